@@ -1,0 +1,42 @@
+# make demo    a first federation, in a minute       make bench    speed, against plain PyTorch
+# make test    lint, types and every quick test      make results  the figures of the documentation
+# make lint    the first two alone                   make nightly  the slow tests
+# make clean   remove what was built (but not .venv)
+#
+# The first call makes .venv with $(PYTHON), else python3.11, else python3, and installs into it.
+# With TORCH_INDEX=https://download.pytorch.org/whl/cpu torch comes from that index.
+
+BIN := .venv/bin
+HASH := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+TEST := .venv/stamp-test-$(HASH)
+# An environment for tests also runs the demo.
+DEMO := $(or $(wildcard $(TEST)),.venv/stamp-demo-$(HASH))
+
+.PHONY: demo test lint bench results nightly clean
+
+demo: $(DEMO)
+	$(BIN)/folkmoot demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(TEST)
+	$(BIN)/python benchmarks/bench.py
+
+results: $(TEST)
+	$(BIN)/python benchmarks/results.py
+
+nightly: $(TEST)
+	$(BIN)/pytest -m "slow or nightly" --timeout 3600
+
+clean:
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find folkmoot tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/stamp-%-$(HASH):
+	tools/install.sh $* $@

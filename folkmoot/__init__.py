@@ -1,0 +1,86 @@
+"""folkmoot: train models across data that stays where it is.
+
+    import folkmoot as fm
+
+    clients, test = fm.data.load("mnist_writers")
+    work = fm.local.sgd(fm.classifier(model), lr=0.2, epochs=1, batch_size=10)
+    result = fm.run(fm.fedavg(work), clients, rounds=200, cohort=50, test=test, seed=0)
+
+Names are found when they are first used, so importing the package imports neither torch nor numpy.
+"""
+
+import importlib
+from typing import Any
+
+from folkmoot.core.version import VERSION as __version__
+
+_HOMES = {
+    # The front door
+    "Result": "folkmoot.train.result:Result",
+    "check": "folkmoot.train.check:check",
+    "load_result": "folkmoot.train.result:load_result",
+    "process": "folkmoot.train.process:process",
+    "run": "folkmoot.train.run:run",
+    # What is learnt
+    "classifier": "folkmoot.local.objective:classifier",
+    "language_model": "folkmoot.local.objective:language_model",
+    "objective": "folkmoot.local.objective:objective",
+    "regressor": "folkmoot.local.objective:regressor",
+    # Algorithms
+    "fedavg": "folkmoot.algorithms.fedavg:fedavg",
+    "fedprox": "folkmoot.algorithms.fedprox:fedprox",
+    # The nouns
+    "Aggregate": "folkmoot.core.aggregator:Aggregate",
+    "Aggregator": "folkmoot.core.aggregator:Aggregator",
+    "Algorithm": "folkmoot.core.algorithm:Algorithm",
+    "Batch": "folkmoot.core.algorithm:Batch",
+    "Bounds": "folkmoot.core.codec:Bounds",
+    "Codec": "folkmoot.core.codec:Codec",
+    "Cohort": "folkmoot.core.engine:Cohort",
+    "Engine": "folkmoot.core.engine:Engine",
+    "LocalWork": "folkmoot.core.algorithm:LocalWork",
+    "Metric": "folkmoot.local.metrics:Metric",
+    "Optimizer": "folkmoot.optimizers:Optimizer",
+    "Plan": "folkmoot.core.algorithm:Plan",
+    "Seen": "folkmoot.core.algorithm:Seen",
+    "Task": "folkmoot.core.algorithm:Task",
+    "Tree": "folkmoot.core.tree:Tree",
+    "Update": "folkmoot.core.aggregator:Update",
+    # Operators
+    "aggregate": "folkmoot.aggregators.mean:aggregate",
+    "chain": "folkmoot.core.codec:chain",
+    "grad": "folkmoot.core.grad:grad",
+    # Errors
+    "ClientError": "folkmoot.core.errors:ClientError",
+    "DataError": "folkmoot.core.errors:DataError",
+    "FolkmootError": "folkmoot.core.errors:FolkmootError",
+    "RoundError": "folkmoot.core.errors:RoundError",
+    "SettingsError": "folkmoot.core.errors:SettingsError",
+    # Rooms
+    "aggregators": "folkmoot.aggregators",
+    "algorithms": "folkmoot.algorithms",
+    "codecs": "folkmoot.codecs",
+    "data": "folkmoot.data",
+    "engines": "folkmoot.engines",
+    "local": "folkmoot.local",
+    "metrics": "folkmoot.local.metrics",
+    "optimizers": "folkmoot.optimizers",
+    "sampling": "folkmoot.train.sampling",
+    "tree": "folkmoot.core.tree",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'folkmoot' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    home = importlib.import_module(module)
+    value = getattr(home, attribute) if attribute else home
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

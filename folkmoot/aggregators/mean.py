@@ -1,0 +1,126 @@
+"""Means and totals: the rules that need nothing but a sum.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+arXiv:1602.05629 (the mean weighted by examples).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+
+from folkmoot.core import fold
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import Aggregator, State, Sum, Update, rounded_mean
+from folkmoot.core.codec import Bounds, Codec, Layout, chain
+from folkmoot.core.errors import ClientError, QuorumError, positive
+from folkmoot.core.tree import Tree
+
+
+def weighted_mean(*codecs: Codec) -> Aggregator:
+    """Mean over the clients that answered, each by its weight (its number of examples, as a rule).
+
+    A weight has no bound, so one client's share has none either: a stage that needs a bound (noise, a field)
+    refuses this rule and asks for `uniform_mean`.
+
+    Args:
+        codecs: Stages between each client's update and the sum.
+    """
+    return _linear("weighted_mean", codecs, math.inf, lambda update: update.weight, _by_weight)
+
+
+def uniform_mean(*codecs: Codec, divisor: float | None = None) -> Aggregator:
+    """Mean in which every client counts the same.
+
+    Args:
+        codecs: Stages between each client's update and the sum.
+        divisor: Divide by this number, the *expected* cohort, and not by the number of clients that answered:
+            under differential privacy the divisor must not depend on who took part. None divides by
+            the number that answered.
+
+    Raises:
+        SettingsError: If `divisor` is not above 0.
+    """
+    if divisor is not None:
+        positive(divisor=divisor)
+    return _linear(
+        "uniform_mean", codecs, 1.0, lambda update: 1.0, lambda added: divisor or added.count
+    )
+
+
+def total(*codecs: Codec) -> Aggregator:
+    """Sum over the clients that answered, unweighted and undivided; metrics are added by it."""
+    return _linear("total", codecs, 1.0, lambda update: 1.0, lambda added: 1.0)
+
+
+def _by_weight(added: Sum) -> float:
+    if not added.weight:
+        raise QuorumError(
+            f"The weights of all {added.count} clients that answered add up to 0, so there is no weighted mean. Look "
+            "at the clients' numbers of examples, or use uniform_mean()."
+        )
+    return added.weight
+
+
+def _linear(
+    name: str,
+    codecs: tuple[Codec, ...],
+    largest_weight: float,
+    weigh: Callable[[Update], object],
+    divisor: Callable[[Sum], float],
+) -> Aggregator:
+    """Build a rule that sums weight * encoded value and divides."""
+    stages = chain(*codecs)
+
+    def init(example: Update, clients: int) -> State:
+        layout = Layout.of(example.value)
+        bounds = Bounds(weight=largest_weight, clients=clients, size=layout.size)
+        codec, bounds = stages.init(bounds, layout)
+        return State(codec, bounds, layout, example.counts)
+
+    def encode(state: State, update: Update, key: int) -> Update:
+        weighed = update._replace(weight=weigh(update))
+        if not codecs:
+            # No stage, no packing: the leaves are added where they are.
+            return weighed
+        vector = stages.encode(state.codec, state.layout.pack(update.value), key)
+        return weighed._replace(value={"vector": vector})
+
+    def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
+        share = 1 / divisor(added)
+        counts = rounded_mean(added, state.counts)
+        if not codecs:
+            mean = trees.scale(share, added.value)
+            dtypes = iter(state.layout.dtypes)
+            return trees.map(lambda leaf: leaf.to(next(dtypes)), mean), counts, state
+        vector, codec = stages.decode(state.codec, added.value["vector"], key)
+        return state.layout.unpack(vector * share), counts, state._replace(codec=codec)
+
+    return Aggregator(name, init, encode, decode)
+
+
+def aggregate(aggregator: Aggregator, updates: Iterable[Update], key: int = 0) -> Tree:
+    """Put updates through an aggregator by hand and return the aggregate's value.
+
+    Clients are numbered by position. Integer leaves come back beside the floating ones.
+
+    Raises:
+        ClientError: If an update has a bad weight, a NaN, an infinity, or leaves that the first one has not.
+        QuorumError: If there is no update, or all weights are 0.
+    """
+    given = list(updates)
+    if not given:
+        raise QuorumError("There is no update to aggregate; the model stays as it is.")
+    for client, update in enumerate(given):
+        reason = fold.fault(update, given[0])
+        if reason:
+            raise ClientError(f"Client {client} cannot be aggregated: {reason}.")
+    state = aggregator.init(given[0], len(given))
+    encoded = [aggregator.encode(state, update, key) for update in given]
+    added = fold.zero(encoded[0])
+    for block in fold.blocks(range(len(encoded))):
+        partial = fold.zero(encoded[0])
+        for client in block:
+            partial = fold.add(partial, encoded[client])
+        added = fold.merge(added, partial)
+    value, counts, _ = aggregator.decode(state, added, key)
+    return {**value, **counts}

@@ -1,0 +1,157 @@
+"""What is asked of clients, what they answer, and the generator that asks.
+
+An algorithm is `init` and `round`. `round(state)` yields `Task`s and receives only aggregates:
+
+    def round(state):
+        mean = yield Task(state, work, aggregator)
+        return ...
+
+so an algorithm never holds one client's update. Everything here is data or pure functions.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from folkmoot.core.aggregator import Aggregate, Aggregator, Update
+from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.tree import Tree
+
+
+class Batch(NamedTuple):
+    """What one local step is given, beside the models."""
+
+    data: Tree
+    """Leaves (rows, ...); a classifier reads "x" and "y"."""
+    weight: Tensor | None
+    """(rows,), adds up to 1, 0 on padding; None where nothing is padded and the plain mean is meant."""
+    key: Tensor
+    """int64 []; the stream of this client and step."""
+    epoch: int | Tensor
+    """Pass over the client's data, from 0."""
+
+
+class Seen(NamedTuple):
+    """What a client has worked through, counted by the engine."""
+
+    steps: int | Tensor
+    """Local steps done."""
+    examples: int | Tensor
+    """Distinct examples that were used."""
+
+
+class Plan(NamedTuple):
+    """How a client's examples become batches; data, so that every engine can iterate by itself."""
+
+    epochs: int | None = 1
+    """Passes over the data; None where `steps` is given."""
+    steps: int | None = None
+    """Steps to do, passing over the data as often as needed; None where `epochs` is given."""
+    batch_size: int | None = 10
+    """Rows of a batch; None for all of a client's rows at once."""
+    shuffle: bool = True
+    """Whether each epoch has an order of its own."""
+    last: str = "keep"
+    """A short last batch: "keep" it, "drop" it, or "join" it to the batch before."""
+
+    def checked(self) -> "Plan":
+        """Return the plan, or refuse it with the reason."""
+        if (self.epochs is None) == (self.steps is None):
+            raise SettingsError(
+                f"Local work runs for epochs or for steps: give one of them, not epochs={self.epochs}, "
+                f"steps={self.steps}."
+            )
+        given = {"epochs": self.epochs, "steps": self.steps, "batch_size": self.batch_size}
+        for name, value in given.items():
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise SettingsError(f"{name} must be a whole number, but is {value!r}.")
+        # No epoch at all is legal: it measures what a framework costs beside the training.
+        positive(**{name: value for name, value in given.items() if value is not None and value != 0})
+        if self.batch_size == 0:
+            raise SettingsError("batch_size must be at least 1, or None for all rows at once.")
+        if self.last not in ("keep", "drop", "join"):
+            raise SettingsError(f'last must be "keep", "drop" or "join", but is {self.last!r}.')
+        return self
+
+
+class Objective(Protocol):
+    """A model with its loss and its metrics, as functions of trees."""
+
+    def init(self) -> Tree:
+        """Return {"params", "buffers", "counts"}, as the user's model has them."""
+        ...
+
+    def with_precision(self, precision: str) -> "Objective":
+        """Return this objective with gradients in "float32" or "bf16"."""
+        ...
+
+    def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
+        """Return the gradient and the loss, [], of a batch; buffers and counts may be written into."""
+        ...
+
+    def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
+        """Return the sums of every metric over a batch."""
+        ...
+
+
+Correct = Callable[[Tree, Tree, Tree, Tree], Tree]
+"""`correct(gradient, params, sent, own)` -> gradient: the one seam between gradient and optimizer step."""
+
+
+def unchanged(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
+    """Return the gradient as it is."""
+    return gradient
+
+
+class LocalWork(NamedTuple):
+    """The client's half of a task: pure functions that every engine can run.
+
+    A carry holds tensors only. `step` may write into its carry, never into `sent` or `own`; it has no `if` on a
+    tensor. The engine gives each client a carry that shares no memory with `sent`.
+    """
+
+    name: str
+    objective: Objective
+    plan: Plan
+    start: Callable[[Tree, Tree, Tensor], Tree]
+    """`start(sent, own, key)` -> carry."""
+    step: "Callable[[LocalWork, Tree, Tree, Batch], Tree]"
+    """`step(work, sent, carry, batch)` -> carry. The work itself comes first, so that a transform that
+    replaces `objective` or `correct` is heard."""
+    finish: Callable[[Tree, Tree, Seen], tuple[Update, Tree]]
+    """`finish(sent, carry, seen)` -> update, own."""
+    own: Callable[[Tree], Tree] | None = None
+    """`own(sent)` -> a first private state; None where clients keep nothing."""
+    correct: Correct | None = unchanged
+    """None in a work whose step has no such seam."""
+    train: bool = True
+    """Whether steps learn; evaluation works do not, so the engine need not copy what was sent."""
+
+
+class Task(NamedTuple):
+    """One exchange: what is broadcast, what is done with it, how the answers are combined."""
+
+    broadcast: Tree
+    work: LocalWork
+    aggregator: Aggregator
+
+
+Round = Generator[Task, Aggregate, Tree]
+
+
+class Algorithm(NamedTuple):
+    """The server's half."""
+
+    name: str
+    init: Callable[[], Tree]
+    """Start from the objective's parameters. `params`, `buffers` and `counts` of the state are the model."""
+    round: Callable[[Tree], Round]
+    """One round, as a generator of tasks that returns the next state."""
+    works: tuple[LocalWork, ...]
+    """Every work that a round may ask for."""
+
+    @property
+    def objective(self) -> Any:
+        """The objective of the first work, which also judges the global model."""
+        return self.works[0].objective

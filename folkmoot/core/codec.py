@@ -1,0 +1,148 @@
+"""Codecs: reversible stages between a client's update and the sum, walked backwards by the server.
+
+A codec maps one flat float32 vector to one vector that may be added. Law, held for every codec:
+`decode(sum(encode(x_i)))` equals `sum(x_i)` within the codec's stated error. Each stage is told by `Bounds` what is
+known of the vectors that reach it, and says what is known of those that leave it, so nobody types a clip
+norm twice.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from folkmoot.core import tree as trees
+from folkmoot.core.tree import Path, Tree
+
+
+class Bounds(NamedTuple):
+    """What is known, in public, of the vectors at one point of the chain."""
+
+    l2: float = math.inf
+    """Largest L2 norm of one client's vector."""
+    weight: float = math.inf
+    """Largest weight with which one vector enters the sum; 1 in a uniform mean."""
+    clients: int = 1
+    """Most vectors that one sum may hold."""
+    size: int = 0
+    """Coordinates of a vector."""
+    noise: float = 0.0
+    """Standard deviation of the noise in the sum, in units of `l2`; 0 without a noise stage."""
+
+
+class Layout(NamedTuple):
+    """Where each floating leaf of an update's value stands in the flat vector."""
+
+    paths: tuple[Path, ...]
+    shapes: tuple[torch.Size, ...]
+    dtypes: tuple[torch.dtype, ...]
+    offsets: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def of(cls, value: Tree) -> "Layout":
+        """Describe a value whose leaves are all floating."""
+        paths, leaves = zip(*trees.items(value), strict=True) if value else ((), ())
+        ends = [0]
+        for leaf in leaves:
+            ends.append(ends[-1] + leaf.numel())
+        return cls(
+            tuple(paths),
+            tuple(leaf.shape for leaf in leaves),
+            tuple(leaf.dtype for leaf in leaves),
+            tuple(ends[:-1]),
+            ends[-1],
+        )
+
+    def pack(self, value: Tree) -> Tensor:
+        """Copy a value into one flat float32 vector, (size,)."""
+        found = trees.leaves(value)
+        return torch.cat([leaf.reshape(-1).float() for leaf in found]) if found else torch.zeros(0)
+
+    def unpack(self, vector: Tensor) -> Tree:
+        """Return a value whose leaves are views of a flat vector (copies where the dtype differs)."""
+        counts = [shape.numel() for shape in self.shapes]
+        parts = zip(self.paths, self.shapes, self.dtypes, vector.split(counts), strict=True)
+        return trees.build((path, part.view(shape).to(dtype)) for path, shape, dtype, part in parts)
+
+
+class Codec(NamedTuple):
+    """One stage. Its state is public: it is kept by the server and sent with the task."""
+
+    name: str
+    init: Callable[[Bounds, Layout], tuple[Tree, Bounds]]
+    """Refuse impossible bounds; return the first state and what holds behind this stage."""
+    encode: Callable[[Tree, Tensor, int], Tensor]
+    """`encode(state, vector, key)`, on the client: a new vector that may be added."""
+    decode: Callable[[Tree, Tensor, int], tuple[Tensor, Tree]]
+    """`decode(state, total, key)`, on the server: the decoded sum and the next round's state."""
+    pack: Callable[[Tree, Tensor], bytes]
+    """One client's encoded vector as it goes over the wire."""
+    unpack: Callable[[Tree, bytes], Tensor]
+    """Read `pack`'s bytes back, exactly."""
+    linear: bool = True
+    """Whether packed forms may themselves be added, as a secure sum needs."""
+
+
+def raw_bytes(state: Tree, vector: Tensor) -> bytes:
+    """Pack a vector as the bytes of its float32 numbers."""
+    return vector.contiguous().numpy().tobytes()
+
+
+def raw_vector(state: Tree, data: bytes) -> Tensor:
+    """Read back what `raw_bytes` has written."""
+    return torch.frombuffer(bytearray(data), dtype=torch.float32)
+
+
+def chain(*codecs: Codec) -> Codec:
+    """Join stages: encode left to right, decode right to left.
+
+    The empty chain passes vectors through. The last stage decides the form on the wire; the chain is
+    linear if every stage is.
+    """
+    stages = {f"{index}": codec for index, codec in enumerate(codecs)}
+
+    def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
+        state: Tree = {}
+        for index, codec in stages.items():
+            state[index], bounds = codec.init(bounds, layout)
+        return state, bounds
+
+    def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
+        for index, codec in stages.items():
+            vector = codec.encode(state[index], vector, key)
+        return vector
+
+    def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
+        following: Tree = dict(state)
+        for index, codec in reversed(stages.items()):
+            total, following[index] = codec.decode(state[index], total, key)
+        return total, following
+
+    def pack(state: Tree, vector: Tensor) -> bytes:
+        return last.pack(state.get(last_index, {}), vector)
+
+    def unpack(state: Tree, data: bytes) -> Tensor:
+        return last.unpack(state.get(last_index, {}), data)
+
+    last_index, last = next(reversed(stages.items()), ("", _PASS))
+    names = ", ".join(codec.name for codec in codecs)
+    linear = all(codec.linear for codec in codecs)
+    return Codec(f"chain({names})", init, encode, decode, pack, unpack, linear)
+
+
+def _pass_init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
+    return {}, bounds
+
+
+def _pass_encode(state: Tree, vector: Tensor, key: int) -> Tensor:
+    return vector
+
+
+def _pass_decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Any]:
+    return total, state
+
+
+_PASS = Codec("pass", _pass_init, _pass_encode, _pass_decode, raw_bytes, raw_vector)

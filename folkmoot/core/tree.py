@@ -1,0 +1,178 @@
+"""Trees: nested dicts of tensors, and their arithmetic.
+
+Models, updates, states and all that travels are trees. A leaf's path is the tuple of its keys, printed with
+slashes: `params/fc1.weight`. Leaves stand in the order of the dicts. Functions whose names end in an underscore
+write into their first argument; all others return new leaves.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+Tree = dict[str, Any]
+Path = tuple[str, ...]
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """Return the tensors of a tree, in order."""
+    found: list[Tensor] = []
+    for value in tree.values():
+        if isinstance(value, dict):
+            found.extend(leaves(value))
+        else:
+            found.append(value)
+    return found
+
+
+def items(tree: Tree, above: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Yield (path, tensor) for each leaf, in order."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from items(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def name(path: Path) -> str:
+    """Return a path as it is printed: keys joined by slashes."""
+    return "/".join(path)
+
+
+def like(tree: Tree, tensors: list[Tensor] | Iterator[Tensor]) -> Tree:
+    """Return a tree of the structure of `tree` that holds `tensors` in order."""
+    source = iter(tensors)
+    return _fill(tree, source)
+
+
+def _fill(tree: Tree, source: Iterator[Tensor]) -> Tree:
+    return {
+        key: _fill(value, source) if isinstance(value, dict) else next(source)
+        for key, value in tree.items()
+    }
+
+
+def map(function: Callable[..., Tensor], *trees: Tree) -> Tree:
+    """Return the tree of `function(leaf, leaf, ...)` over trees of one structure."""
+    first, *rest = trees
+    return {
+        key: map(function, value, *(other[key] for other in rest))
+        if isinstance(value, dict)
+        else function(value, *(other[key] for other in rest))
+        for key, value in first.items()
+    }
+
+
+def build(pairs: Iterator[tuple[Path, Tensor]]) -> Tree:
+    """Return the tree that `items` has taken apart."""
+    tree: Tree = {}
+    for path, leaf in pairs:
+        inner = tree
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[path[-1]] = leaf
+    return tree
+
+
+def _each(function: Callable[..., Any], tree: Tree, *arguments: Any) -> Tree:
+    """Apply one fused torch call to all leaves; an empty tree stays empty."""
+    found = leaves(tree)
+    return like(tree, cast(list[Tensor], function(found, *arguments)) if found else [])
+
+
+def clone(tree: Tree) -> Tree:
+    """Return a copy that shares no memory with `tree`."""
+    return map(torch.clone, tree)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Return a tree of zeros of the same shapes and dtypes."""
+    return map(torch.zeros_like, tree)
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """Return a + b."""
+    return _each(torch._foreach_add, a, leaves(b))
+
+
+def sub(a: Tree, b: Tree) -> Tree:
+    """Return a - b."""
+    return _each(torch._foreach_sub, a, leaves(b))
+
+
+def scale(factor: float | Tensor, tree: Tree) -> Tree:
+    """Return factor * tree."""
+    return _each(torch._foreach_mul, tree, factor)
+
+
+def neg(tree: Tree) -> Tree:
+    """Return -tree."""
+    return _each(torch._foreach_neg, tree)
+
+
+def axpy(factor: float | Tensor, x: Tree, y: Tree) -> Tree:
+    """Return factor * x + y."""
+    if isinstance(factor, Tensor):
+        return add(scale(factor, x), y)
+    return like(y, list(torch._foreach_add(leaves(y), leaves(x), alpha=factor)) if y else [])
+
+
+def axpy_(y: Tree, factor: float, x: Tree) -> None:
+    """Add factor * x to y, in place."""
+    targets = leaves(y)
+    if targets:
+        torch._foreach_add_(targets, leaves(x), alpha=factor)
+
+
+def copy_(target: Tree, source: Tree) -> None:
+    """Copy the numbers of `source` into `target`, in place."""
+    targets = leaves(target)
+    if targets:
+        torch._foreach_copy_(targets, leaves(source))
+
+
+def dot(a: Tree, b: Tree) -> Tensor:
+    """Return the inner product over all leaves, in float64; a 0-d tensor."""
+    total = torch.zeros((), dtype=torch.float64)
+    for left, right in zip(leaves(a), leaves(b), strict=True):
+        total = total + (left.double() * right.double()).sum()
+    return total
+
+
+def norm(tree: Tree) -> Tensor:
+    """Return the L2 norm over all leaves together, in float64; a 0-d tensor."""
+    return dot(tree, tree).sqrt()
+
+
+def num_bytes(tree: Tree) -> int:
+    """Return the bytes of all leaves."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves(tree))
+
+
+def is_finite(tree: Tree) -> bool:
+    """Return whether no leaf holds a NaN or an infinity."""
+    for leaf in leaves(tree):
+        # A sum is several times cheaper than isfinite; only a suspicious one is looked at again.
+        if leaf.is_floating_point() and not torch.isfinite(leaf.sum()):
+            if not torch.isfinite(leaf).all():
+                return False
+    return True
+
+
+def differences(expected: Tree, found: Tree) -> list[str]:
+    """Name what keeps `found` from having the leaves of `expected`: missing, extra, shapes, dtypes."""
+    wanted, given = dict(items(expected)), dict(items(found))
+    faults = [f"leaf {name(path)} is missing" for path in wanted if path not in given]
+    faults += [f"leaf {name(path)} is not expected" for path in given if path not in wanted]
+    for path, leaf in wanted.items():
+        other = given.get(path)
+        if other is None:
+            continue
+        if not isinstance(other, Tensor):
+            faults.append(f"leaf {name(path)} is a {type(other).__name__}, not a tensor")
+        elif other.shape != leaf.shape:
+            faults.append(f"leaf {name(path)} has shape {tuple(other.shape)}, expected {tuple(leaf.shape)}")
+        elif other.dtype != leaf.dtype:
+            faults.append(f"leaf {name(path)} has dtype {other.dtype}, expected {leaf.dtype}")
+    return faults

@@ -1,0 +1,101 @@
+"""Trees as bytes and back, through safetensors: no code can travel, dtypes and 0-d shapes stay.
+
+A leaf's path is written as its keys joined by "/", with "%" and "/" inside a key escaped; names of parameters
+keep their dots. Empty dicts have no leaves, so they are kept in the header under `empty`.
+"""
+
+import json
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from folkmoot.core import tree as trees
+from folkmoot.core.errors import CheckpointError
+from folkmoot.core.tree import Path, Tree
+
+
+def _escape(key: str) -> str:
+    return key.replace("%", "%25").replace("/", "%2F")
+
+
+def _unescape(key: str) -> str:
+    return key.replace("%2F", "/").replace("%25", "%")
+
+
+def _empty(tree: Tree, above: Path = ()) -> list[list[str]]:
+    found: list[list[str]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found += _empty(value, (*above, key)) if value else [[*above, key]]
+    return found
+
+
+def to_bytes(tree: Tree, header: Mapping[str, str] | None = None) -> bytes:
+    """Write a tree as safetensors.
+
+    Args:
+        tree: Tensors of any dtype and shape, nested by strings.
+        header: Strings that travel beside the tensors.
+    """
+    owned: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for path, leaf in trees.items(tree):
+        packed = leaf.detach().contiguous().cpu()
+        # safetensors refuses views and two names of one memory; each leaf here is its own value.
+        if _is_view(packed) or packed.data_ptr() in seen:
+            packed = packed.clone()
+        seen.add(packed.data_ptr())
+        owned["/".join(_escape(key) for key in path)] = packed
+    metadata = {"empty": json.dumps(_empty(tree)), **(header or {})}
+    # safetensors sorts by dtype and name; the tree must come back in its own order.
+    metadata["order"] = json.dumps(list(owned))
+    return save(owned, metadata=metadata)
+
+
+def _is_view(leaf: Tensor) -> bool:
+    """Tell whether a leaf is a part of a larger memory."""
+    return leaf.untyped_storage().nbytes() != leaf.numel() * leaf.element_size()
+
+
+def from_bytes(data: bytes) -> tuple[Tree, dict[str, str]]:
+    """Read what `to_bytes` has written: the tree and its header.
+
+    Raises:
+        CheckpointError: If the bytes are not a whole safetensors file.
+    """
+    try:
+        flat = load(data)
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"These {len(data)} bytes are not a safetensors file: {error}.") from error
+    order = json.loads(metadata.pop("order", "null")) or list(flat)
+    empty = json.loads(metadata.pop("empty", "[]"))
+    pairs = (
+        (tuple(_unescape(key) for key in joined.split("/")), flat[joined]) for joined in order
+    )
+    tree = trees.build(pairs)
+    for path in empty:
+        inner = tree
+        for key in path:
+            inner = inner.setdefault(key, {})
+    return tree, metadata
+
+
+def equal(a: Tree, b: Tree) -> bool:
+    """Tell whether two trees have the same paths, dtypes, shapes and bits."""
+    left, right = dict(trees.items(a)), dict(trees.items(b))
+    return left.keys() == right.keys() and all(
+        leaf.dtype == right[path].dtype
+        and leaf.shape == right[path].shape
+        and torch.equal(_bits(leaf), _bits(right[path]))
+        for path, leaf in left.items()
+    )
+
+
+def _bits(leaf: Tensor) -> Tensor:
+    """View a leaf as bytes, so that NaNs and negative zeros are compared as they are."""
+    return leaf.detach().contiguous().reshape(-1).view(torch.uint8)

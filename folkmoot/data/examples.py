@@ -1,0 +1,294 @@
+"""Examples: a dict of tensors that share their leading dimension, one row an example.
+
+Whatever a user holds (tensors, numpy arrays, an (x, y) pair, a torch Dataset) becomes such a dict
+here. Two conversions change numbers. float64 from numpy, pandas or plain Python becomes torch's
+default dtype, because models have that dtype; and integer arrays become int64, because losses ask
+for it, but uint8 and int8 arrays of two or more dimensions (pictures) stay as they are. Tensors are
+never converted.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, default_collate
+
+from folkmoot.core.errors import DataError
+
+Tree = dict[str, Any]
+"""A possibly nested dict whose leaves are tensors."""
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, leaf) in the order of the dict; the levels of a path are joined by '/'."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def each_leaf(function: Callable[[Any], Any], tree: Mapping[str, Any]) -> Tree:
+    """Apply a function to every leaf and keep the structure."""
+    return {
+        name: each_leaf(function, value) if isinstance(value, Mapping) else function(value)
+        for name, value in tree.items()
+    }
+
+
+def count(tree: Tree) -> int:
+    """Return the number of examples: the leading dimension of the first leaf."""
+    for _, leaf in leaves(tree):
+        return int(leaf.shape[0])
+    return 0
+
+
+def select(tree: Tree, rows: Tensor) -> Tree:
+    """Copy the rows with these indices out of every leaf."""
+    return each_leaf(lambda leaf: leaf[rows.to(leaf.device)], tree)
+
+
+def concatenate(trees: list[Tree]) -> Tree:
+    """Join trees of one structure along their leading dimension, in the order given."""
+    return {
+        name: concatenate([tree[name] for tree in trees])
+        if isinstance(value, Mapping)
+        else torch.cat([tree[name] for tree in trees])
+        for name, value in trees[0].items()
+    }
+
+
+def number_of_classes(tree: Tree) -> int | None:
+    """Return 1 + the largest label where leaf "y" is a vector of integers from 0, else None."""
+    y = tree.get("y")
+    if not isinstance(y, Tensor) or y.ndim != 1 or y.numel() == 0:
+        return None
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or int(y.min()) < 0:
+        return None
+    return int(y.max()) + 1
+
+
+def content_hash(tree: Tree) -> str:
+    """Return sha256 (hex) over the names, dtypes, shapes and bytes of all leaves; about 0.6 s a
+    GiB."""
+    digest = hashlib.sha256()
+    for path, leaf in leaves(tree):
+        digest.update(f"{path} {leaf.dtype} {tuple(leaf.shape)};".encode())
+        plain = leaf.detach().cpu().contiguous()
+        if plain.numel():
+            digest.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def as_examples(anything: Any, *, owner: str = "The test data") -> Tree:
+    """Turn a dict of arrays, an (x, y) pair or a torch Dataset into a Tree of tensors.
+
+    A Dataset is read whole: items are collated as a DataLoader would, an item (x, y) gives the
+    leaves "x" and "y", an item that is a dict keeps its names.
+
+    Args:
+        anything: A (nested) dict of tensors or arrays; a tuple or list of two of them; or a
+            map-style Dataset.
+        owner: Whose examples these are; begins the sentence of an error.
+
+    Returns:
+        A dict of tensors. Tensors and writable arrays of the right dtype are shared, not copied.
+
+    Raises:
+        DataError: If it is none of these, or a leaf is not numeric.
+    """
+    if isinstance(anything, Mapping):
+        return _tree(anything, owner, "")
+    if isinstance(anything, Dataset):
+        return read_dataset(anything, owner=owner)
+    if is_pair(anything):
+        return {
+            name: as_tensor(part, owner, name) for name, part in zip("xy", anything, strict=True)
+        }
+    raise DataError(
+        f"{owner}: found {describe(anything)}. Pass a dict of tensors such as "
+        f"{{'x': ..., 'y': ...}}, a pair "
+        "(x, y) of tensors or arrays, or a torch Dataset."
+    )
+
+
+def read_dataset(dataset: Any, *, owner: str = "The test data") -> Tree:
+    """Read a map-style torch Dataset whole into a Tree, with torch's default collate."""
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"{owner}: {describe(dataset)} has no length, so its examples cannot be counted or "
+            "shuffled. "
+            "Read it into tensors first, and pass {'x': ..., 'y': ...}."
+        )
+    if len(dataset) == 0:
+        raise DataError(f"{owner}: the Dataset is empty. Leave it out.")
+    if isinstance(dataset, TensorDataset):
+        return _collated(dataset.tensors, owner)
+    if isinstance(dataset, Subset) and isinstance(dataset.dataset, TensorDataset):
+        rows = torch.as_tensor(dataset.indices)
+        return _collated(tuple(tensor[rows] for tensor in dataset.dataset.tensors), owner)
+    items = [dataset[index] for index in range(len(dataset))]
+    try:
+        batch = default_collate(items)
+    except (TypeError, RuntimeError) as error:
+        raise DataError(
+            f"{owner}: the Dataset's items cannot be put into one tensor ({error}). Give it a "
+            "transform that "
+            "makes every item tensors of one shape."
+        ) from error
+    return _default_floats(_collated(batch, owner))
+
+
+def _collated(batch: Any, owner: str) -> Tree:
+    if isinstance(batch, Mapping):
+        return _tree(batch, owner, "")
+    if is_pair(batch):
+        return {"x": batch[0], "y": batch[1]}
+    parts = len(batch) if isinstance(batch, tuple | list) else 1
+    raise DataError(
+        f"{owner}: an item of the Dataset has {parts} part(s), but a pair (x, y) or a dict of "
+        "tensors is needed. "
+        "Let its __getitem__ return a dict, whose names are then the leaves."
+    )
+
+
+def _default_floats(tree: Tree) -> Tree:
+    default = torch.get_default_dtype()
+    return each_leaf(lambda leaf: leaf.to(default) if leaf.dtype == torch.float64 else leaf, tree)
+
+
+def _tree(mapping: Mapping[Any, Any], owner: str, prefix: str) -> Tree:
+    tree: Tree = {}
+    for name, value in mapping.items():
+        if not isinstance(name, str):
+            raise DataError(
+                f"{owner}: the leaves of an example are named by strings, but one is named "
+                f"{name!r}. A dict of "
+                "clients belongs to clients=, not to one client or to test=."
+            )
+        nested = isinstance(value, Mapping)
+        path = f"{prefix}{name}"
+        tree[name] = _tree(value, owner, f"{path}/") if nested else as_tensor(value, owner, path)
+    return tree
+
+
+def as_tensor(value: Any, owner: str, leaf: str) -> Tensor:
+    """Turn one array-like into a tensor; this module's docstring says which dtypes change."""
+    if isinstance(value, Tensor):
+        return value
+    if not is_array(value):
+        raise DataError(
+            f"{owner}: leaf {leaf!r} is {describe(value)}, not a tensor or a numeric array. "
+            "Convert it with torch.as_tensor, or leave it out."
+        )
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{owner}: leaf {leaf!r} holds values of dtype {array.dtype}, not numbers. "
+            "Code them as integers (classes, tokens) or floats first."
+        )
+    if array.dtype == np.float64:
+        array = array.astype(_numpy_default_float())
+    elif array.dtype.kind in "iu" and (array.dtype.itemsize > 1 or array.ndim == 1):
+        array = array.astype(np.int64, copy=False)
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _numpy_default_float() -> type:
+    return np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
+
+
+def is_array(value: Any) -> bool:
+    """Say whether this is a tensor, a numpy array or a pandas column or table."""
+    return isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy")
+
+
+def is_pair(value: Any) -> bool:
+    """Say whether this is an (x, y) pair of arrays."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(is_array(part) for part in value)
+    )
+
+
+def describe(value: Any) -> str:
+    """Name a value's type for an error, with its length where it has one."""
+    kind = type(value)
+    name = (
+        kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    article = "an" if name[0] in "aeio" else "a"
+    return (
+        f"{article} {name} of {len(value)}"
+        if isinstance(value, tuple | list)
+        else f"{article} {name}"
+    )
+
+
+def owner_of(client_id: int | str | None, part: str) -> str:
+    """Begin an error's sentence: 'Client 7, train examples'."""
+    return f"The {part} examples" if client_id is None else f"Client {client_id!r}, {part} examples"
+
+
+def check_examples(tree: Tree, client_id: int | str | None, part: str) -> int:
+    """Refuse examples that could not be trained on, and count those that can.
+
+    Args:
+        tree: The examples, leaves (n, ...).
+        client_id: Whose they are; None for a pooled set.
+        part: "train" or "test".
+
+    Returns:
+        The number of examples, at least 1.
+
+    Raises:
+        DataError: If there is no leaf or no row, a leaf is not a tensor, leading dimensions differ,
+            or a floating leaf has a NaN or an infinity; the message names client and leaf.
+    """
+    owner = owner_of(client_id, part)
+    first, rows = "", -1
+    for path, leaf in leaves(tree):
+        if not isinstance(leaf, Tensor):
+            raise DataError(
+                f"{owner}: leaf {path!r} is {describe(leaf)}; every leaf must be a tensor."
+            )
+        if leaf.ndim == 0:
+            raise DataError(
+                f"{owner}: leaf {path!r} is a single number; its first dimension must count "
+                "examples."
+            )
+        if rows < 0:
+            first, rows = path, leaf.shape[0]
+        if leaf.shape[0] != rows:
+            raise DataError(
+                f"{owner}: leaf {first!r} has {rows} rows but leaf {path!r} has {leaf.shape[0]}. "
+                "Every leaf needs one row an example."
+            )
+        if leaf.is_floating_point() and not math.isfinite(float(leaf.sum())):
+            _refuse_bad_numbers(leaf, owner, path)
+    if rows < 0:
+        raise DataError(
+            f"{owner}: there is no leaf at all. Expected a dict such as {{'x': ..., 'y': ...}}."
+        )
+    if rows == 0:
+        raise DataError(f"{owner}: there are none. Leave out a client that holds nothing.")
+    return rows
+
+
+def _refuse_bad_numbers(leaf: Tensor, owner: str, path: str) -> None:
+    # The sum of finite numbers may overflow, so only an element can convict.
+    bad = (~torch.isfinite(leaf)).reshape(leaf.shape[0], -1).any(1)
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        kind = "a NaN" if leaf[row].isnan().any() else "an infinity"
+        raise DataError(
+            f"{owner}: leaf {path!r} has {kind} in row {row} ({int(bad.sum())} such row(s)). "
+            "Fill or drop missing values first."
+        )

@@ -1,0 +1,6 @@
+"""Engines: the same task, run elsewhere. None of them knows which algorithm it runs."""
+
+from folkmoot.engines.parallel import auto, parallel
+from folkmoot.engines.sequential import sequential
+
+__all__ = ["auto", "parallel", "sequential"]

@@ -1,0 +1,231 @@
+"""Workers as forked processes: one stream a core, data and model shared with the parent, sums in shared memory.
+
+A worker inherits clients, works and closures by fork, so nothing is pickled: classes of a notebook cell work. It is
+forked anew when a task is asked that it has not inherited. When client code raises or calls `breakpoint()`, the
+worker only says so: the parent does that block again by itself, with the same bits, and the error or the
+debugger is where the user can see it.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, NamedTuple
+
+from folkmoot.core import fold
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import State, Update
+from folkmoot.core.algorithm import Task
+from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Setting
+from folkmoot.core.errors import InfrastructureError
+from folkmoot.core.tree import Tree
+from folkmoot.engines.collect import merged, nothing, upload_bytes
+from folkmoot.engines.shared import receive, send, shared_like
+from folkmoot.engines.stream import Stream, example, in_precision, one_thread
+from folkmoot.engines.worker import Known, block_of, serve, singles
+
+_KNOWN_TASKS = 8
+
+
+class Worker(NamedTuple):
+    """One child process."""
+
+    pid: int
+    connection: Connection
+
+
+class Forked:
+    """The open engine."""
+
+    exact = True
+
+    def __init__(self, setting: Setting, workers: int) -> None:
+        self.setting = setting
+        self.streams = workers
+        self.name = f"parallel ({workers} processes)"
+        self._known: list[Known] = []
+        self._workers: list[Worker] = []
+        self._stream = Stream(setting)
+
+    def ask(
+        self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Collected:
+        """Hand out blocks, and merge the sums in the cohort's order as they come back."""
+        task = in_precision(task, self.setting)
+        place = self._place(task, state)
+        known = self._known[place]
+        collected = nothing(known.template)
+        each_bytes = upload_bytes(known.template)
+        for block in self._blocks(task, state, cohort, own):
+            collected = merged(collected, block, each_bytes)
+        return collected
+
+    def stream(
+        self, task: Task, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Iterator[tuple[ClientId, Update | LeftOut]]:
+        """Yield single updates, made in parallel."""
+        task = in_precision(task, self.setting)
+        yield from self._blocks(task, None, cohort, own)
+
+    def close(self) -> None:
+        """End the workers and wait for them."""
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            os.waitpid(worker.pid, 0)
+        self._workers = []
+
+    def _place(self, task: Task, state: State | None) -> int:
+        """Return the place of a task that workers know; fork them anew for one that they don't."""
+        for place, known in enumerate(self._known):
+            if _serves(known, task, state):
+                trees.copy_(known.task.broadcast, task.broadcast)
+                break
+        else:
+            self.close()
+            expected = example(task)
+            template = task.aggregator.encode(state, expected, 0) if state else expected
+            total = fold.zero(template)
+            slots = [
+                shared_like({"value": total.value, "counts": total.counts})
+                for _ in range(self.streams + 2)
+            ]
+            shared = task._replace(broadcast=shared_like(task.broadcast))
+            trees.copy_(shared.broadcast, task.broadcast)
+            fresh = Known(shared, state, expected, template, slots)
+            self._known = [*self._known[1 - _KNOWN_TASKS :], fresh]
+            place = len(self._known) - 1
+        if not self._workers:
+            self._workers = [self._fork() for _ in range(self.streams)]
+        return place
+
+    def _fork(self) -> Worker:
+        ours, theirs = Pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            # Python warns where other threads run; none of ours hold a lock that a worker takes.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            theirs.close()
+            return Worker(pid, ours)
+        ours.close()
+        for worker in self._workers:
+            worker.connection.close()
+        serve(theirs, self.setting, self._known)
+
+    def _blocks(
+        self,
+        task: Task,
+        state: State | None,
+        cohort: Cohort,
+        own: Mapping[ClientId, Tree],
+    ) -> Iterator[Any]:
+        """Yield finished blocks in the cohort's order: sums, or single updates where there is no state."""
+        place = self._place(task, state)
+        known = self._known[place]
+        todo = fold.blocks(fold.ascending(cohort.clients))
+        header = {"task": place, "cohort": cohort._replace(clients=())._asdict()}
+        codec = state.codec if state else {}
+        free_slots = list(range(len(known.slots)))
+        idle = list(range(len(self._workers)))
+        busy: dict[int, tuple[int, int]] = {}
+        done: dict[int, tuple[int, dict[str, Any], Tree]] = {}
+        handed_out = 0
+        try:
+            for index, clients in enumerate(todo):
+                while index not in done:
+                    while idle and free_slots and handed_out < len(todo):
+                        worker, slot = idle.pop(), free_slots.pop()
+                        message = {**header, "slot": slot, "clients": list(todo[handed_out])}
+                        busy[worker] = (handed_out, slot)
+                        self._hand_out(worker, message, codec, own)
+                        handed_out += 1
+                    for worker, answer, tree in self._answers(busy, todo):
+                        finished, slot = busy.pop(worker)
+                        done[finished] = (slot, answer, tree)
+                        idle.append(worker)
+                slot, answer, tree = done.pop(index)
+                if answer["failed"]:
+                    # The same block again, here: the same bits, and the error is the client's own.
+                    yield from self._again(known, state, cohort, clients, own)
+                elif state is None:
+                    yield from singles(answer, tree, clients, cohort.round)
+                else:
+                    yield block_of(answer, tree, known.slots[slot], clients, cohort.round)
+                free_slots.append(slot)
+        finally:
+            if busy:
+                self._abandon()
+
+    def _hand_out(
+        self, worker: int, message: dict[str, Any], codec: Tree, own: Mapping[ClientId, Tree]
+    ) -> None:
+        clients = message["clients"]
+        private = {f"{at}": own[client] for at, client in enumerate(clients) if client in own}
+        try:
+            send(self._workers[worker].connection, message, {"codec": codec, "own": private})
+        except OSError as error:
+            raise self._lost(worker, clients) from error
+
+    def _abandon(self) -> None:
+        """End workers in the middle of their work; the next task forks new ones."""
+        for worker in self._workers:
+            os.kill(worker.pid, signal.SIGKILL)
+        self.close()
+
+    def _answers(
+        self, busy: dict[int, tuple[int, int]], todo: list[Sequence[ClientId]]
+    ) -> Iterator[tuple[int, dict[str, Any], Tree]]:
+        """Wait until at least one busy worker has answered."""
+        waiting = {self._workers[worker].connection: worker for worker in busy}
+        for connection in wait(list(waiting)):
+            worker = waiting[connection]  # type: ignore[index]
+            try:
+                answer, tree = receive(connection)  # type: ignore[arg-type]
+            except (EOFError, OSError) as error:
+                raise self._lost(worker, todo[busy[worker][0]]) from error
+            yield worker, answer, tree
+
+    def _lost(self, worker: int, clients: Sequence[ClientId]) -> InfrastructureError:
+        pid = self._workers[worker].pid
+        _, status = os.waitpid(pid, 0)
+        self._workers = [other for other in self._workers if other.pid != pid]
+        why = f"was ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
+        first, last = clients[0], clients[-1]
+        return InfrastructureError(
+            f"Worker process {pid} {why} while it trained clients {first!r} to {last!r}. Signal 9 mostly means that "
+            "memory ran out: use fewer workers, or resume from the checkpoint."
+        )
+
+    def _again(
+        self,
+        known: Known,
+        state: State | None,
+        cohort: Cohort,
+        clients: Sequence[ClientId],
+        own: Mapping[ClientId, Tree],
+    ) -> Iterator[Any]:
+        """Do one block in this process."""
+        task, expected = known.task, known.expected
+        with one_thread():
+            if state is None:
+                for client in clients:
+                    yield client, self._stream.single(task, cohort, client, own.get(client), expected)
+            else:
+                total = fold.zero(known.template)
+                yield self._stream.block(task, state, cohort, clients, own, expected, total)
+
+
+def _serves(known: Known, task: Task, state: State | None) -> bool:
+    """Tell whether workers that have inherited `known` can do a task."""
+    if known.task.work != task.work or known.task.aggregator != task.aggregator:
+        return False
+    if (known.state is None) != (state is None):
+        return False
+    if state and known.state and known.state[1:3] != state[1:3]:
+        return False
+    return not trees.differences(known.task.broadcast, task.broadcast)

@@ -1,0 +1,60 @@
+"""The reference: one client after another, in this process and thread.
+
+All other exact engines give these bits. `breakpoint()` works in client code, and its errors are the client's own.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from folkmoot.core import fold
+from folkmoot.core.aggregator import State, Update
+from folkmoot.core.algorithm import Task
+from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
+from folkmoot.core.tree import Tree
+from folkmoot.engines.collect import merged, nothing, upload_bytes
+from folkmoot.engines.stream import Stream, example, in_precision, one_thread
+
+
+def sequential() -> Opener:
+    """Run clients one after another, with one thread of arithmetic: the reference for all engines."""
+    return Sequential
+
+
+class Sequential:
+    """The open engine."""
+
+    name = "sequential"
+    exact = True
+    streams = 1
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._stream = Stream(setting)
+
+    def ask(
+        self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Collected:
+        """Train the cohort block by block and return the sum."""
+        task = in_precision(task, self.setting)
+        expected = example(task)
+        template = task.aggregator.encode(state, expected, 0)
+        collected = nothing(template)
+        with one_thread():
+            for clients in fold.blocks(fold.ascending(cohort.clients)):
+                block = self._stream.block(
+                    task, state, cohort, clients, own, expected, fold.zero(template)
+                )
+                collected = merged(collected, block, upload_bytes(template))
+        return collected
+
+    def stream(
+        self, task: Task, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Iterator[tuple[ClientId, Update | LeftOut]]:
+        """Yield one client's update after another."""
+        task = in_precision(task, self.setting)
+        expected = example(task)
+        for client in fold.ascending(cohort.clients):
+            with one_thread():
+                yield client, self._stream.single(task, cohort, client, own.get(client), expected)
+
+    def close(self) -> None:
+        """Hold nothing open."""

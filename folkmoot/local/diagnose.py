@@ -1,0 +1,48 @@
+"""From an error deep inside PyTorch to the sentence that the user needs."""
+
+import torch
+
+from folkmoot.core import tree as trees
+from folkmoot.core.tree import Tree
+
+
+def explain(objective: object, data: Tree, error: Exception) -> str:
+    """Say what in a client's data most likely made a model or a loss fail, and what to do.
+
+    Args:
+        objective: Whose model and loss failed.
+        data: The client's examples, leaves (n, ...).
+        error: What was raised.
+    """
+    leaves = dict(trees.items(data))
+    target = getattr(objective, "target", None)
+    text = str(error)
+    params = trees.leaves(objective.init()["params"])  # type: ignore[attr-defined]
+    wanted = params[0].dtype
+    for path, leaf in leaves.items():
+        if path[-1] != target and leaf.is_floating_point() and leaf.dtype != wanted and "dtype" in text:
+            return (
+                f"Leaf {trees.name(path)} is {_short(leaf.dtype)}, but the model's parameters are {_short(wanted)}: "
+                f"convert the data with .to({wanted}), or the model."
+            )
+    labels = leaves.get((target,)) if isinstance(target, str) else None
+    if target is not None and labels is None:
+        return f"There is no leaf {target!r}, in which the targets are expected; the leaves are {_shapes(data)}."
+    if labels is not None and "out of bounds" in text and not labels.is_floating_point():
+        return (
+            f"Leaf {target} holds labels from {int(labels.min())} to {int(labels.max())}, which do not fit the number of the "
+            "model's outputs. Count labels from 0, or give the last layer one output a class."
+        )
+    if labels is not None and labels.is_floating_point() and "Long" in text:
+        return f"Leaf {target} is {_short(labels.dtype)}, but classes must be int64: convert it with .long()."
+    return f"The data are {_shapes(data)}; see that the model takes rows of this shape and dtype."
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _shapes(data: Tree) -> str:
+    return ", ".join(
+        f"{trees.name(path)} {_short(leaf.dtype)} {tuple(leaf.shape)}" for path, leaf in trees.items(data)
+    )

@@ -1,0 +1,69 @@
+"""Dropout from the step's key, not from a generator: equal masks sequential, in threads and under vmap.
+
+Torch's dropout draws from one generator of the process, so two threads that train at once mix their streams. Inside
+`keyed`, `F.dropout` and its kin (hence `nn.Dropout`) draw their mask as an integer hash of (step's key, number of
+the call, index). What cannot be reached this way, dropout inside `nn.LSTM` or fused attention and a model's own
+`torch.rand`, follows the default generator: `seeded` seeds it from the key and puts it back afterwards.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from folkmoot.core.rng import keep_mask
+
+def _mask(key: Tensor, call: int, tensor: Tensor, drop: float, channels: bool) -> Tensor:
+    shape = tensor.shape
+    if channels:
+        # Whole channels fall out: one draw for each (row, channel).
+        shape = torch.Size([*shape[:2], *([1] * (len(shape) - 2))])
+    return keep_mask(key, call, shape, drop).to(tensor.dtype) / (1 - drop)
+
+
+class KeyedDropout(TorchFunctionMode):
+    """While entered, dropout draws from `key`; calls are numbered in the order of the forward pass."""
+
+    def __init__(self, key: Tensor) -> None:
+        super().__init__()
+        self.key = key
+        self.calls = 0
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _KEYED:
+            return self._drop(function in _CHANNELS, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    def _drop(
+        self, channels: bool, tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        if not training or p == 0:
+            return tensor
+        self.calls += 1
+        if p == 1:
+            return tensor * 0
+        return tensor * _mask(self.key, self.calls, tensor, p, channels)
+
+
+_CHANNELS = {F.dropout1d, F.dropout2d, F.dropout3d}
+_KEYED = {F.dropout, *_CHANNELS}
+
+
+@contextmanager
+def seeded(key: Tensor) -> Iterator[None]:
+    """Seed the default generator from a key, and put its state back afterwards."""
+    generator = torch.default_generator
+    before = generator.get_state()
+    # The CPU generator reads 32 bits of its seed; enough for dropout, never for privacy noise.
+    generator.manual_seed(int(key) & 0xFFFFFFFF)
+    try:
+        yield
+    finally:
+        generator.set_state(before)

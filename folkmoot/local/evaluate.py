@@ -1,0 +1,54 @@
+"""Evaluation is work like any other: its update is the sums of the metrics, and sums are all that leaves."""
+
+import torch
+from torch import Tensor
+
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import Update
+from folkmoot.core.algorithm import Batch, LocalWork, Objective, Plan, Seen
+from folkmoot.core.tree import Tree
+
+
+def evaluate(objective: Objective, *, batch_size: int | None = 500) -> LocalWork:
+    """Measure a model on each client's examples, without learning.
+
+    Args:
+        objective: Whose metrics are measured.
+        batch_size: Rows of one forward pass; a metric that must see all rows at once overrides it.
+
+    Returns:
+        Work whose update holds, under each metric's name, its sums in float64; the weight is 1.
+    """
+    metrics = objective.metrics  # type: ignore[attr-defined]
+    if any(metric.whole for metric in metrics):
+        batch_size = None
+    plan = Plan(epochs=1, batch_size=batch_size, shuffle=False)
+
+    def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
+        zeros = {m.name: torch.zeros(m.size, dtype=torch.float64) for m in metrics}
+        return {"sums": zeros}
+
+    def step(work: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
+        sums = work.objective.measure(sent["params"], sent["buffers"], sent["counts"], batch)
+        return {"sums": trees.add(carry["sums"], sums)}
+
+    def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
+        return Update(carry["sums"], 1.0), {}
+
+    return LocalWork("evaluate", objective, plan, start, step, finish, correct=None, train=False)
+
+
+def finished(objective: Objective, sums: Tree, over_clients: bool = False) -> dict[str, float]:
+    """Turn added sums into values by metric name.
+
+    Args:
+        objective: Whose metrics they are.
+        sums: From `evaluate`, of one client or added over several.
+        over_clients: Whether they were added over clients; then a metric that is no function of sums is named
+            as the mean of clients that it is.
+    """
+    values = {}
+    for metric in objective.metrics:  # type: ignore[attr-defined]
+        name = f"{metric.name} (mean of clients)" if metric.whole and over_clients else metric.name
+        values[name] = metric.finish(sums[metric.name].to(torch.float64))
+    return values

@@ -1,0 +1,314 @@
+"""Objectives: whose model, which loss, which metrics, as functions of trees.
+
+Four builders cover most programs; `objective(model, loss, metrics)` takes any module and any loss. The user's module
+is copied and stays as it was.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from folkmoot.core.algorithm import Batch
+from folkmoot.core.errors import SettingsError
+from folkmoot.core.grad import differentiate, is_ordinary
+from folkmoot.core.tree import Tree
+from folkmoot.local import metrics as metric
+from folkmoot.local.metrics import Metric
+from folkmoot.local.replica import Loss, Replica, call, shared_leaves
+
+_BATCH_STATISTICS = nn.modules.batchnorm._NormBase
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModuleObjective:
+    """A PyTorch module as an objective; each thread works on a replica of its own."""
+
+    model: nn.Module
+    """The private copy: initial parameters, and all that does not travel."""
+    loss: Loss
+    """`loss(outputs, targets)` -> (rows,), or a scalar that is a mean over rows."""
+    metrics: tuple[Metric, ...]
+    """What evaluation reports; the first is the loss."""
+    target: str | None = "y"
+    """The leaf of the data that holds the targets; all others are inputs. None: the inputs are the targets."""
+    mean_loss: Loss | None = None
+    """A fused form of `loss(...).mean()`, where there is one."""
+    precision: str = "float32"
+    """"float32" or "bf16": autocast around each gradient."""
+    threads: threading.local = dataclasses.field(default_factory=threading.local, repr=False)
+    variants: dict[str, "ModuleObjective"] = dataclasses.field(default_factory=dict, repr=False)
+
+    def init(self) -> Tree:
+        """Return copies of what travels: {"params", "buffers", "counts"}."""
+        params, buffers, counts = shared_leaves(self.model)
+        return {
+            "params": {name: leaf.detach().clone() for name, leaf in params.items()},
+            "buffers": {name: leaf.detach().clone() for name, leaf in buffers.items()},
+            "counts": {name: leaf.detach().clone() for name, leaf in counts.items()},
+        }
+
+    def module(self, state: Tree) -> nn.Module:
+        """Return an ordinary module with a state's parameters, tied weights still tied."""
+        module = copy.deepcopy(self.model)
+        leaves = {**state["params"], **state.get("buffers", {}), **state.get("counts", {})}
+        with torch.no_grad():
+            for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+                if name in leaves:
+                    tensor.copy_(leaves[name])
+        return module
+
+    def with_precision(self, precision: str) -> "ModuleObjective":
+        """Return this objective with gradients in "float32" or "bf16"."""
+        if precision not in ("float32", "bf16"):
+            raise SettingsError(f'precision must be "float32" or "bf16", but is {precision!r}.')
+        if precision == self.precision:
+            return self
+        # One variant for good: its replicas are kept between rounds.
+        if precision not in self.variants:
+            self.variants[precision] = dataclasses.replace(
+                self, precision=precision, threads=threading.local(), variants={self.precision: self}
+            )
+        return self.variants[precision]
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether a training batch of one row has no meaning, because layers use batch statistics."""
+        return any(isinstance(layer, _BATCH_STATISTICS) for layer in self.model.modules())
+
+    def replica(self) -> Replica:
+        """Return this thread's copy of the model."""
+        found = getattr(self.threads, "replica", None)
+        if found is None:
+            found = self.threads.replica = Replica(self.model)
+        return found
+
+    def split(self, data: Tree) -> tuple[Any, Any]:
+        """Return (inputs, targets) of a batch's data."""
+        if self.target is None:
+            inputs = {key: leaf for key, leaf in data.items() if key != "y"}
+            only = inputs["x"] if len(inputs) == 1 and "x" in inputs else inputs
+            return only, only
+        if len(data) == 2 and "x" in data:
+            return data["x"], data[self.target]
+        return {key: leaf for key, leaf in data.items() if key != self.target}, data[self.target]
+
+    def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
+        """Return the gradient, a tree like `params`, and the loss, []; buffers are written into."""
+        replica = self.replica()
+        replica.mode(True)
+        ordinary = all(map(is_ordinary, params.values()))
+        leaves = replica.aliases(params) if ordinary else list(params.values())
+        if not ordinary:
+            return self._mapped_grad(replica, params, buffers, counts, batch)
+        replica.hold(buffers, counts)
+        with torch.enable_grad():
+            loss = self._training_loss(replica, batch)
+            gradients = differentiate(loss, leaves)
+        return dict(zip(params, gradients, strict=True)), loss.detach()
+
+    def _mapped_grad(
+        self, replica: Replica, params: Tree, buffers: Tree, counts: Tree, batch: Batch
+    ) -> tuple[Tree, Tensor]:
+        """Differentiate under `torch.func` or the compiler: the same forward pass, bound to traced leaves."""
+
+        def value(leaves: Tree) -> Tensor:
+            replica.bind(list(leaves.values()))
+            replica.hold(buffers, counts)
+            return self._training_loss(replica, batch)
+
+        gradient, loss = torch.func.grad_and_value(value)(params)
+        return gradient, loss
+
+    def _training_loss(self, replica: Replica, batch: Batch) -> Tensor:
+        """Return the loss of a batch, weighed by rows where rows are padded."""
+        if replica.is_plain and self.precision == "float32":
+            return self._weighed(replica.module, batch)
+        with contextlib.ExitStack() as stack:
+            if self.precision == "bf16":
+                # The weight cache would keep the weights of an earlier step.
+                stack.enter_context(torch.autocast("cpu", torch.bfloat16, cache_enabled=False))
+            if not replica.is_plain:
+                stack.enter_context(replica.randomness(batch.key))
+            return self._weighed(replica.module, batch)
+
+    def _weighed(self, module: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = self.split(batch.data)
+        outputs = call(module, inputs)
+        if batch.weight is None:
+            if self.mean_loss is not None:
+                return self.mean_loss(outputs, targets)
+            loss = self.loss(outputs, targets)
+            return loss.mean() if loss.dim() else loss
+        return (self.loss(outputs, targets) * batch.weight).sum()
+
+    def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
+        """Return each metric's sums over a batch, (k,) in float64, in evaluation mode."""
+        replica = self.replica()
+        replica.mode(False)
+        replica.bind(list(params.values()))
+        replica.hold(buffers, counts)
+        inputs, targets = self.split(batch.data)
+        with torch.no_grad():
+            outputs = call(replica.module, inputs)
+            rows = {m.name: m.measure(outputs, targets).double() for m in self.metrics}
+        if batch.weight is None:
+            return {name: values.sum(dim=0) for name, values in rows.items()}
+        real = (batch.weight > 0).double()
+        return {name: real @ values for name, values in rows.items()}
+
+
+def objective(
+    model: nn.Module,
+    loss: Loss,
+    metrics: Sequence[Metric] = (),
+    *,
+    target: str | None = "y",
+    mean_loss: Loss | None = None,
+) -> ModuleObjective:
+    """Join a model, a loss and metrics.
+
+    Args:
+        model: Any module with a trainable parameter; it is copied. It is called on leaf "x" of a batch, or with
+            the leaves as keyword arguments where there are several.
+        loss: `loss(outputs, targets)` -> one value a row, (rows,), or a scalar that is a mean over rows. Losses
+            by row let engines pad; a scalar works everywhere else.
+        metrics: What evaluation reports beside the loss.
+        target: Name of the leaf with the targets; None where the inputs are their own target.
+        mean_loss: A faster form of the mean of `loss`, if there is one.
+
+    Raises:
+        SettingsError: If the model is no module, has nothing to train, or has parameters without a shape yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise SettingsError(
+            f"The model must be a torch.nn.Module, but is a {type(model).__name__}. Pass an instance of it."
+            if not isinstance(model, type)
+            else f"The model must be an instance, but is the class {model.__name__}. Call it: {model.__name__}()."
+        )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise SettingsError(
+            "The model has lazy layers whose parameters have no shape yet. Call it once on an example first."
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise SettingsError(
+            f"The model {type(model).__name__} has no trainable parameter, so there is nothing to learn. Set "
+            "requires_grad on the parameters that should be trained."
+        )
+    named = (_loss_metric(loss), *metrics)
+    names = [m.name for m in named]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"Two metrics have one name: {', '.join(names)}. Rename one with metric._replace(name=...).")
+    return ModuleObjective(copy.deepcopy(model), loss, named, target, mean_loss)
+
+
+def _loss_metric(loss: Loss) -> Metric:
+    """Report the loss as a mean over examples, also where the loss itself is a mean over a batch."""
+
+    def measure(outputs: Any, targets: Any) -> Tensor:
+        value = loss(outputs, targets)
+        if value.dim() == 0:
+            found = next(iter(targets.values())) if isinstance(targets, dict) else targets
+            value = value.expand(len(found))
+        return torch.stack([value, torch.ones_like(value)], dim=1)
+
+    return Metric("loss", measure, metric.ratio, "lower")
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """(rows,); one output is the logit of class 1."""
+    if outputs.dim() == 1 or outputs.shape[1] == 1:
+        logits = outputs.reshape(targets.shape)
+        each = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+    else:
+        each = F.cross_entropy(outputs, targets, reduction="none")
+    return each.reshape(len(targets), -1).mean(dim=1) if each.dim() > 1 else each
+
+
+def _mean_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    if outputs.dim() == 2 and outputs.shape[1] > 1:
+        return F.cross_entropy(outputs, targets)
+    return _cross_entropy(outputs, targets).mean()
+
+
+def classifier(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
+    """Learn classes: cross-entropy and accuracy.
+
+    Args:
+        model: Its outputs are logits, (rows, classes, ...), or (rows,) or (rows, 1) for two classes. It is copied.
+        metrics: More metrics, such as `f1()`.
+
+    Data: "x" is the input and "y" the class, int64 from 0, (rows, ...).
+    """
+    return objective(
+        model, _cross_entropy, (metric.accuracy(), *metrics), mean_loss=_mean_cross_entropy
+    )
+
+
+def _square_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    # Outputs (rows, 1) against targets (rows,) would broadcast to (rows, rows) in silence.
+    errors = outputs.reshape(targets.shape) - targets
+    return errors.square().reshape(len(targets), -1).mean(dim=1)
+
+
+def regressor(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
+    """Learn numbers: mean squared error, reported with RMSE and MAE.
+
+    Args:
+        model: Its outputs have as many numbers a row as the targets. It is copied.
+        metrics: More metrics.
+
+    Data: "x" is the input and "y" the target, floating, (rows, ...).
+    """
+    return objective(model, _square_error, (metric.rmse(), metric.mae(), *metrics))
+
+
+IGNORED = -100
+"""Target of a position that counts nowhere, as in PyTorch."""
+
+
+def _tokens(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (losses, valid), each (rows, length)."""
+    each = F.cross_entropy(
+        outputs.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
+    )
+    return each, targets != IGNORED
+
+
+def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses, valid = _tokens(outputs, targets)
+    return losses.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
+def _over_tokens(name: str, each: Callable[[Tensor, Tensor], Tensor], better: str) -> Metric:
+    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+        valid = targets != IGNORED
+        return torch.stack([(each(outputs, targets) * valid).sum(1), valid.sum(1)], dim=1)
+
+    return Metric(name, measure, metric.ratio, better)
+
+
+def language_model(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
+    """Learn the next token: cross-entropy, with accuracy and perplexity over all tokens.
+
+    The loss of a row is the mean over its tokens; a batch's loss is the mean over its rows.
+
+    Args:
+        model: Its outputs are logits, (rows, length, vocabulary). It is copied.
+        metrics: More metrics.
+
+    Data: "x" is int64 (rows, length); "y" is the next token at each place, or -100 where there is none.
+    """
+    nats = _over_tokens("loss", lambda outputs, targets: _tokens(outputs, targets)[0], "lower")
+    perplexity = nats._replace(
+        name="perplexity", finish=lambda sums: float(torch.exp(sums[0] / sums[1]))
+    )
+    right = _over_tokens("accuracy", lambda o, t: (o.argmax(-1) == t).double(), "higher")
+    built = objective(model, _token_loss, (right, perplexity, *metrics))
+    return dataclasses.replace(built, metrics=(nats, *built.metrics[1:]), threads=threading.local(), variants={})

@@ -1,0 +1,37 @@
+"""The proximal term: a pull of the local model towards the broadcast one.
+
+Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv:1812.06127, equation 2:
+mu / 2 * ||w - w_sent||^2 is added to the loss, so mu * (w - w_sent) to the gradient.
+"""
+
+from folkmoot.core import tree as trees
+from folkmoot.core.algorithm import LocalWork
+from folkmoot.core.errors import SettingsError, not_negative
+from folkmoot.core.tree import Tree
+
+
+def proximal(work: LocalWork, mu: float) -> LocalWork:
+    """Add mu times the distance from the broadcast parameters to every local gradient.
+
+    Args:
+        work: Any work with a seam between gradient and step, such as `local.sgd(...)`.
+        mu: Strength of the pull, at least 0; 0 returns the work unchanged.
+
+    Raises:
+        SettingsError: If `mu` is negative, or the work writes its own step.
+    """
+    not_negative(mu=mu)
+    before = work.correct
+    if before is None:
+        raise SettingsError(
+            f"The work {work.name!r} writes its own step, so a proximal term cannot ride on it. Add the term in that "
+            "step, or build the work with local.sgd(...)."
+        )
+    if mu == 0:
+        return work
+
+    def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
+        pull = trees.sub(params, sent["params"])
+        return trees.axpy(mu, pull, before(gradient, params, sent, own))
+
+    return work._replace(correct=correct)

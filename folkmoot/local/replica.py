@@ -1,0 +1,131 @@
+"""A stream's own copy of a model, into whose slots parameters are put without being copied.
+
+`functional_call` costs more than a small model's whole step. Here the parameters are stored into the module's own
+dicts, once, and stay bound for as long as the same tensors come back, which is the case when steps write
+into their carry.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from folkmoot.core.tree import Tree
+from folkmoot.local.dropout import KeyedDropout, seeded
+
+Slot = tuple[dict[str, Any], str]
+
+
+def _slots(module: nn.Module, kind: str, names: dict[str, Tensor]) -> list[list[Slot]]:
+    """Find, for each named tensor, every place in the module that holds it (two where it is tied)."""
+    places: dict[int, list[Slot]] = {id(tensor): [] for tensor in names.values()}
+    for layer in module.modules():
+        held = getattr(layer, kind)
+        for name, tensor in held.items():
+            if id(tensor) in places:
+                places[id(tensor)].append((held, name))
+    return [places[id(tensor)] for tensor in names.values()]
+
+
+def shared_leaves(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Return what travels of a model: trainable parameters, floating buffers, other buffers; tied ones once.
+
+    Frozen parameters and non-persistent buffers stay in the module.
+    """
+    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    kept = module.state_dict(keep_vars=True)
+    buffers, counts = {}, {}
+    for name, buffer in module.named_buffers():
+        if name in kept:
+            (buffers if buffer.is_floating_point() else counts)[name] = buffer
+    return params, buffers, counts
+
+
+class Replica:
+    """One thread's module, with the places of everything that travels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = copy.deepcopy(model)
+        params, buffers, counts = shared_leaves(self.module)
+        self._param_slots = _slots(self.module, "_parameters", params)
+        self._buffer_slots = _slots(self.module, "_buffers", buffers)
+        self._count_slots = _slots(self.module, "_buffers", counts)
+        self._bound: list[Tensor] = []
+        self._aliases: list[Tensor] = []
+        self._held: list[Tensor] = []
+        self.is_random: bool | None = None
+        """Whether dropout is drawn from the step's key; None before the first gradient."""
+        self.is_opaque: bool | None = None
+        """Whether the model draws from the default generator."""
+
+    def aliases(self, params: Tree) -> list[Tensor]:
+        """Bind ordinary parameters and return leaves that share their memory and want gradients."""
+        leaves = list(params.values())
+        if len(leaves) != len(self._bound) or not all(map(is_, leaves, self._bound)):
+            self._aliases = [leaf.detach().requires_grad_() for leaf in leaves]
+            self._bound = leaves
+            self.put(self._param_slots, self._aliases)
+        return self._aliases
+
+    def bind(self, leaves: list[Tensor]) -> None:
+        """Bind parameters as they are, for evaluation and for mapped or traced gradients."""
+        self._bound = []
+        self.put(self._param_slots, leaves)
+
+    def hold(self, buffers: Tree, counts: Tree) -> None:
+        """Bind buffers; a training forward pass writes into them."""
+        leaves = [*buffers.values(), *counts.values()]
+        if len(leaves) != len(self._held) or not all(map(is_, leaves, self._held)):
+            self._held = leaves
+            self.put([*self._buffer_slots, *self._count_slots], leaves)
+
+    @staticmethod
+    def put(slots: list[list[Slot]], tensors: list[Tensor]) -> None:
+        """Store each tensor in all of its places."""
+        for places, tensor in zip(slots, tensors, strict=True):
+            for held, name in places:
+                held[name] = tensor
+
+    def mode(self, train: bool) -> None:
+        """Switch the module to training or evaluation, if it is not there already."""
+        if self.module.training != train:
+            self.module.train(train)
+
+    @contextlib.contextmanager
+    def randomness(self, key: Tensor) -> Iterator[None]:
+        """Give a training pass its random numbers from the step's key.
+
+        The first pass finds out what the model draws; later passes enter only what it needs.
+        """
+        if self.is_random is None:
+            before = torch.default_generator.get_state()
+            with seeded(key), KeyedDropout(key) as drops:
+                start = torch.default_generator.get_state()
+                yield
+                self.is_opaque = not torch.equal(start, torch.default_generator.get_state())
+                self.is_random = drops.calls > 0
+            torch.default_generator.set_state(before)
+            return
+        with contextlib.ExitStack() as stack:
+            if self.is_opaque:
+                stack.enter_context(seeded(key))
+            if self.is_random:
+                stack.enter_context(KeyedDropout(key))
+            yield
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether training passes draw nothing at all."""
+        return self.is_random is False and self.is_opaque is False
+
+
+def call(module: nn.Module, inputs: Any) -> Any:
+    """Call a model on a tensor, or on a dict of tensors by keyword."""
+    return module(**inputs) if isinstance(inputs, dict) else module(inputs)
+
+
+Loss = Callable[[Any, Any], Tensor]

@@ -1,0 +1,122 @@
+"""Local training: steps of an optimizer along the (corrected) gradient.
+
+McMahan et al., AISTATS 2017, arXiv:1602.05629, ClientUpdate. The weight of an update is the number of distinct
+examples that were used; momentum and other optimizer state begin anew for each client and round.
+"""
+
+import torch
+from torch import Tensor
+
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import Update
+from folkmoot.core.algorithm import Batch, LocalWork, Objective, Plan, Seen, unchanged
+from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.tree import Tree
+from folkmoot.optimizers import Optimizer, Rate
+from folkmoot.optimizers import sgd as plain_sgd
+
+
+def sgd(
+    objective: Objective,
+    *,
+    lr: Rate,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = 10,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip_gradient: float | None = None,
+    shuffle: bool = True,
+    last: str = "keep",
+) -> LocalWork:
+    """Train by stochastic gradient descent on each client.
+
+    Args:
+        objective: Model, loss and metrics, such as `classifier(model)`.
+        lr: Learning rate, or a function from the round (from 1) to one.
+        epochs: Passes over the client's examples; 1 where `steps` is not given either.
+        steps: Steps to do instead, passing over the examples as often as needed.
+        batch_size: Rows a step; None for all rows at once.
+        momentum: Share of the last step that is kept, in [0, 1).
+        nesterov: Look ahead by one momentum step.
+        weight_decay: Pull towards 0, added to the gradient.
+        clip_gradient: Largest L2 norm of one step's gradient; None leaves it.
+        shuffle: Whether each epoch has an order of its own.
+        last: A short last batch: "keep" it, "drop" it, or "join" it to the one before. Models with batch
+            statistics always join a last batch of one row.
+
+    Raises:
+        SettingsError: If a number is out of range, or the objective is a bare module.
+    """
+    optimizer = plain_sgd(lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    return descent(
+        objective,
+        optimizer,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        clip_gradient=clip_gradient,
+        shuffle=shuffle,
+        last=last,
+    )
+
+
+def descent(
+    objective: Objective,
+    optimizer: Optimizer,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = 10,
+    clip_gradient: float | None = None,
+    shuffle: bool = True,
+    last: str = "keep",
+) -> LocalWork:
+    """Train with any optimizer on each client; `sgd` is this with `optimizers.sgd`.
+
+    Args:
+        objective: Model, loss and metrics.
+        optimizer: From `folkmoot.optimizers`, such as `adam(0.001)`; its state begins anew each round.
+        epochs, steps, batch_size, clip_gradient, shuffle, last: As in `sgd`.
+    """
+    if isinstance(objective, torch.nn.Module):
+        raise SettingsError(
+            f"Local work needs an objective, but was given the module {type(objective).__name__}. Say what is learnt: "
+            "fm.classifier(model), fm.regressor(model), or fm.objective(model, loss)."
+        )
+    if clip_gradient is not None:
+        positive(clip_gradient=clip_gradient)
+    plan = Plan(epochs if epochs is not None or steps is not None else 1, steps, batch_size, shuffle, last)
+
+    def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
+        return {
+            "params": sent["params"],
+            "buffers": sent["buffers"],
+            "counts": sent["counts"],
+            "optimizer": optimizer.init(sent["params"]),
+            "own": own,
+        }
+
+    def step(work: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
+        params = carry["params"]
+        gradient, _ = work.objective.grad(params, carry["buffers"], carry["counts"], batch)
+        if work.correct is not unchanged:
+            gradient = work.correct(gradient, params, sent, carry["own"])
+        if clip_gradient is not None:
+            length = trees.norm(gradient)
+            factor = (clip_gradient / length.clamp(min=clip_gradient)).to(torch.float32)
+            gradient = trees.scale(factor, gradient)
+        round_number = int(sent["round"]) if optimizer.scheduled else 0
+        optimizer.step(params, gradient, carry["optimizer"], round_number, -1.0)
+        return carry
+
+    def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
+        # A delta is local minus broadcast, so that the server adds it.
+        value = {
+            "params": trees.sub(carry["params"], sent["params"]),
+            "buffers": trees.sub(carry["buffers"], sent["buffers"]),
+        }
+        return Update(value, seen.examples, carry["counts"]), carry["own"]
+
+    return LocalWork("train", objective, plan.checked(), start, step, finish)

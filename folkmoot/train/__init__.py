@@ -1,0 +1,1 @@
+"""Training: the driver of rounds, what surrounds it, and what comes out."""

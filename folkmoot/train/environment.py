@@ -1,0 +1,92 @@
+"""What a run was: versions, machine, memory, and the digest of its code."""
+
+import hashlib
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from folkmoot.core import tree as trees
+from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.version import VERSION
+from folkmoot.data import ClientData
+
+
+def program_facts(
+    algorithm: Algorithm,
+    clients: ClientData,
+    sampling: str,
+    expected: float,
+    seed: int,
+    precision: str,
+) -> dict[str, Any]:
+    """Return what two runs must share to have the same bits, as plain JSON; the number of rounds may differ."""
+    work = algorithm.works[0]
+    params = algorithm.objective.init()["params"]
+    return {
+        "algorithm": algorithm.name,
+        "plan": {key: value for key, value in work.plan._asdict().items()},
+        "parameters": sum(leaf.numel() for leaf in trees.leaves(params)),
+        "initial_model": digest_of(params),
+        "data": clients.name,
+        "data_fingerprint": clients.fingerprint(),
+        "population": len(clients),
+        "sampling": sampling,
+        "expected_cohort": expected,
+        "seed": seed,
+        "precision": precision,
+    }
+
+
+def digest_of(tree: trees.Tree) -> str:
+    """Return the sha256, in hex, of a tree's bytes: paths and numbers."""
+    digest = hashlib.sha256()
+    for path, leaf in trees.items(tree):
+        digest.update(trees.name(path).encode())
+        digest.update(leaf.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and machine, as plain JSON."""
+    return {
+        "folkmoot": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "package_digest": package_digest(),
+        "program": program_file(),
+    }
+
+
+def package_digest() -> str:
+    """Return the sha256 of folkmoot's own source files."""
+    digest = hashlib.sha256()
+    home = Path(__file__).parent.parent
+    for path in sorted(home.rglob("*.py")):
+        digest.update(path.relative_to(home).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def program_file() -> dict[str, str] | None:
+    """Return name and digest of the user's script; None in a notebook or a shell."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main is None or not Path(main).is_file():
+        return None
+    return {"file": Path(main).name, "digest": hashlib.sha256(Path(main).read_bytes()).hexdigest()}
+
+
+def peak_memory_bytes() -> dict[str, int]:
+    """Return the peak resident memory of this process, and of the largest worker that has ended."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "largest_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit,
+    }

@@ -1,0 +1,149 @@
+"""One round: the generator asks, the engine answers, the next state comes back.
+
+A round is atomic. What it starts from is a `Snapshot`, what it ends with is another one; a round without a usable
+answer leaves everything but its number as it was.
+"""
+
+from typing import Any, NamedTuple
+
+from folkmoot.core import fold, rng
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import EACH, Aggregate, State
+from folkmoot.core.algorithm import Algorithm, Task
+from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
+from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.engines.stream import example
+
+
+class Snapshot(NamedTuple):
+    """All that a run needs to go on with the same bits."""
+
+    round: int
+    """Rounds done."""
+    state: Tree
+    """The algorithm's state; `params`, `buffers` and `counts` are the model."""
+    codecs: Tree
+    """Public states of the codecs, by exchange."""
+    own: dict[ClientId, Tree]
+    """Private states of clients that took part and keep one."""
+
+
+class RoundReport(NamedTuple):
+    """What happened in one round."""
+
+    round: int
+    asked: int
+    answered: int
+    left_out: list[LeftOut]
+    client_s: float
+    """Seconds of client work, added over streams."""
+    upload_bytes: int
+    download_bytes: int
+    skipped: str | None = None
+    """Why the round had no result; the model is then as it was."""
+
+
+def first_snapshot(algorithm: Algorithm) -> Snapshot:
+    """Return the state before any round."""
+    state = algorithm.init()
+    missing = [name for name in ("params", "buffers", "counts") if name not in state]
+    if missing:
+        raise SettingsError(
+            f"The state of algorithm {algorithm.name!r} has no {missing[0]!r}. Its init() must return params, buffers and "
+            "counts, which are the model, beside whatever else it keeps."
+        )
+    return Snapshot(0, state, {}, {})
+
+
+def run_round(
+    algorithm: Algorithm, snapshot: Snapshot, engine: Engine, cohort: Cohort, seed: int
+) -> tuple[Snapshot, RoundReport]:
+    """Drive one round with one cohort, through as many exchanges as the algorithm asks.
+
+    Raises:
+        DivergenceError: If every update of an exchange is not finite.
+        SettingsError: If the algorithm's round does not yield tasks.
+    """
+    steps = algorithm.round(snapshot.state)
+    codecs, own = dict(snapshot.codecs), dict(snapshot.own)
+    report = RoundReport(cohort.round, len(cohort.clients), 0, [], 0.0, 0, 0)
+    answer: Aggregate | None = None
+    exchange = 0
+    while True:
+        try:
+            task = steps.send(answer) if answer is not None else next(steps)
+        except StopIteration as done:
+            return Snapshot(cohort.round, done.value, codecs, own), report
+        _check_task(algorithm, task)
+        state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"))
+        collected, gathered = _ask(engine, task, state, cohort, own)
+        report = _added(report, collected, task, cohort)
+        try:
+            if not collected.total.count:
+                raise QuorumError(_nobody(cohort, collected.left_out))
+            key = rng.derive(seed, round=cohort.round, purpose=f"decode {exchange}")
+            value, counts, state = task.aggregator.decode(state, gathered, key)
+        except QuorumError as reason:
+            steps.close()
+            unchanged = snapshot._replace(round=cohort.round)
+            return unchanged, report._replace(answered=0, skipped=str(reason))
+        codecs[f"{exchange}"] = state.codec
+        own.update(collected.own)
+        answer = Aggregate(value, collected.total.count, cohort.population, counts)
+        exchange += 1
+
+
+def _check_task(algorithm: Algorithm, task: Any) -> None:
+    if not isinstance(task, Task):
+        raise SettingsError(
+            f"The round of algorithm {algorithm.name!r} yielded a {type(task).__name__}. It must yield "
+            "Task(broadcast, work, aggregator) and receive the aggregate."
+        )
+
+
+def _aggregator_state(task: Task, cohort: Cohort, codec: Tree | None) -> State:
+    most = len(cohort.clients)
+    state = task.aggregator.init(example(task), most)
+    return state if codec is None else state._replace(codec=codec)
+
+
+def _ask(
+    engine: Engine, task: Task, state: State, cohort: Cohort, own: dict[ClientId, Tree]
+) -> tuple[Collected, Any]:
+    """Return what came back, and what the aggregator decodes: a sum, or each update where it must see them."""
+    if task.aggregator.sees is not EACH:
+        collected = engine.ask(task, state, cohort, own)
+        return collected, collected.total
+    updates, left_out = [], []
+    for _, found in engine.stream(task, cohort, own):
+        (left_out if isinstance(found, LeftOut) else updates).append(found)
+    total = fold.zero(example(task))._replace(count=len(updates))
+    return Collected(total, {}, left_out, 0.0, 0), updates
+
+
+def _added(report: RoundReport, collected: Collected, task: Task, cohort: Cohort) -> RoundReport:
+    down = trees.num_bytes(task.broadcast) * len(cohort.clients)
+    return report._replace(
+        answered=collected.total.count,
+        left_out=report.left_out + collected.left_out,
+        client_s=report.client_s + collected.client_s,
+        upload_bytes=report.upload_bytes + collected.upload_bytes,
+        download_bytes=report.download_bytes + down,
+    )
+
+
+def _nobody(cohort: Cohort, left_out: list[LeftOut]) -> str:
+    """Say why a round has no answer; divergence stops the run."""
+    if not left_out:
+        return f"Round {cohort.round} asked {len(cohort.clients)} clients and none answered."
+    first = left_out[0]
+    if all("NaN or infinite" in left.reason for left in left_out):
+        raise DivergenceError(
+            f"Training diverged in round {cohort.round}: the update of every one of {len(left_out)} clients is not finite; "
+            f"client {first.client!r}: {first.reason}. Lower the learning rate, or clip the gradients "
+            "(clip_gradient=)."
+        )
+    return (
+        f"Round {cohort.round} has no usable answer of {len(cohort.clients)} clients; client {first.client!r}: {first.reason}."
+    )

@@ -1,0 +1,53 @@
+"""The look before the first round: one step of one client, so that a mistake shows at once and by name."""
+
+from folkmoot.core import tree as trees
+from folkmoot.core.algorithm import Algorithm, Batch, Task
+from folkmoot.core.engine import Cohort, Setting
+from folkmoot.core.errors import DataError
+from folkmoot.core.rng import as_tensor
+from folkmoot.core.tree import Tree
+from folkmoot.data import check_examples
+from folkmoot.engines.stream import Skipped, Stream, one_thread
+from folkmoot.local.diagnose import explain
+
+_TRIED = 10
+_ROWS = 2
+
+
+def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) -> None:
+    """Train one client for one step and judge two test rows, and throw both results away.
+
+    Raises:
+        DataError: If there are no clients, or the examples cannot be used.
+        Exception: What the model or the loss raises, with client and stage as a note.
+    """
+    if not len(setting.clients):
+        raise DataError("There are no clients to train. Give at least one with examples.")
+    state = algorithm.init()
+    task = next(algorithm.round(state))
+    work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
+    one_step = Task(task.broadcast, work, task.aggregator)
+    cohort = Cohort(0, (), len(setting.clients), 1)
+    stream = Stream(setting)
+    with one_thread():
+        for client, _ in zip(setting.clients, range(_TRIED), strict=False):
+            try:
+                check_examples(setting.clients[client].train, client, "train")
+                stream.train(one_step, cohort, client, None)
+            except Skipped:
+                continue
+            break
+    if held_out is not None:
+        _judge(algorithm, state, held_out)
+
+
+def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:
+    """Measure two rows of the test set, so that a wrong shape is not found after a round of training."""
+    check_examples(held_out, "test set", "test")
+    rows = trees.map(lambda leaf: leaf[:_ROWS], held_out)
+    batch = Batch(rows, None, as_tensor(0), 0)
+    try:
+        algorithm.objective.measure(state["params"], state["buffers"], state["counts"], batch)
+    except Exception as error:
+        error.add_note(f"In the test set. {explain(algorithm.objective, held_out, error)}")
+        raise

@@ -1,0 +1,103 @@
+"""How a run shows itself: a live bar on a terminal or in a notebook, a line for each evaluation elsewhere.
+
+Each builder returns a context whose value is a function of events, so that a bar is closed also when the run fails.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from folkmoot.train.events import Callback, Event
+
+Progress = Callable[[], AbstractContextManager[Callback]]
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Callback]:
+    """Show a live bar with the newest metrics and the time left."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as display:
+        task = display.add_task("", total=None, metrics="")
+
+        def listen(event: Event) -> None:
+            if event.kind == "start":
+                display.update(task, description=str(event.row["name"]), total=event.rounds)
+            display.update(task, completed=event.round)
+            if event.row.get("evaluated"):
+                display.update(task, metrics=metrics_of(event.row))
+
+        yield listen
+
+
+@contextlib.contextmanager
+def lines(every_round: bool = False) -> Iterator[Callback]:
+    """Print a line for each evaluated round, or for every round, to stderr."""
+
+    def listen(event: Event) -> None:
+        if event.kind == "round" and (every_round or event.row["evaluated"]):
+            print(line_of(event), file=sys.stderr, flush=True)
+
+    yield listen
+
+
+@contextlib.contextmanager
+def json_lines() -> Iterator[Callback]:
+    """Print one JSON object for each event, to stdout."""
+
+    def listen(event: Event) -> None:
+        print(json.dumps({"event": event.kind, "round": event.round, **event.row}), flush=True)
+
+    yield listen
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Callback]:
+    """Show nothing."""
+    yield lambda event: None
+
+
+def shown(progress: Progress | bool | None) -> AbstractContextManager[Callback]:
+    """Return the display that was asked for; None chooses by where the output goes."""
+    if progress is False:
+        return quiet()
+    if progress is None or progress is True:
+        return bar() if sys.stderr.isatty() or _in_notebook() else lines()
+    return progress()
+
+
+def metrics_of(row: dict[str, Any]) -> str:
+    """Return the newest metrics as one short text: those of the held-out set, else over clients."""
+    part = "test" if any(key.startswith("test_") for key in row) else "clients"
+    shown_keys = [key for key in row if key.startswith(f"{part}_")][:2]
+    return "  ".join(f"{key.removeprefix(f'{part}_')} {row[key]:.4f}" for key in shown_keys)
+
+
+def line_of(event: Event) -> str:
+    """Return a round as one line: number, metrics, who answered, seconds."""
+    row = event.row
+    found = [f"round {event.round}/{event.rounds}", metrics_of(row) if row["evaluated"] else ""]
+    found.append(f"{row['answered']} of {row['asked']} clients")
+    found.append(f"{row['train_s']:.2f} s")
+    if row["skipped"]:
+        found.append(row["skipped"])
+    return "  ".join(part for part in found if part)
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return bool(shell and shell.get_ipython() and "IPKernelApp" in shell.get_ipython().config)

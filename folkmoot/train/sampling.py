@@ -1,0 +1,173 @@
+"""Who is asked in a round.
+
+A sampling is a function `(clients, round, rng) -> list of ids`, so a user's own function is one too. The builders here
+name themselves and state the cohort that they ask on average.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from folkmoot.core import rng
+from folkmoot.core.engine import ClientId, Cohort
+from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.fold import ascending
+
+Draw = Callable[[Sequence[ClientId], int, np.random.Generator], Sequence[ClientId]]
+
+
+class Sampling(NamedTuple):
+    """A rule with its name and the number of clients that it asks on average."""
+
+    name: str
+    draw: Draw
+    expected: Callable[[int], float]
+    """From the population to the cohort's average size."""
+
+
+def uniform(cohort: int | float | None = None) -> Sampling:
+    """Draw without replacement, everyone alike.
+
+    Args:
+        cohort: Clients a round as a whole number, or a share of the population in (0, 1] as a float; None is
+            everyone.
+    """
+    _check_cohort(cohort)
+
+    def size(population: int) -> int:
+        if cohort is None:
+            return population
+        if isinstance(cohort, float):
+            return max(1, round(cohort * population))
+        if cohort > population:
+            raise SettingsError(
+                f"A cohort of {cohort} clients was asked of a population of {population}. Ask for at most {population}."
+            )
+        return cohort
+
+    def draw(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
+        wanted = size(len(clients))
+        if wanted == len(clients):
+            return list(clients)
+        return [clients[place] for place in rng.choice(len(clients), wanted, replace=False).tolist()]
+
+    return Sampling("uniform without replacement", draw, size)
+
+
+def poisson(cohort: int | float) -> Sampling:
+    """Let each client take part by itself with one probability; the cohort's size varies and may be 0.
+
+    Args:
+        cohort: The expected number of clients, or the probability in (0, 1] as a float.
+    """
+    _check_cohort(cohort)
+
+    def rate(population: int) -> float:
+        if isinstance(cohort, int) and cohort > population:
+            raise SettingsError(
+                f"An expected cohort of {cohort} was asked of a population of {population}."
+            )
+        return cohort if isinstance(cohort, float) else cohort / population
+
+    def draw(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
+        # The number that takes part is binomial; given the number, every set is alike.
+        taken = rng.binomial(len(clients), rate(len(clients)))
+        return [clients[place] for place in rng.choice(len(clients), taken, replace=False).tolist()]
+
+    return Sampling("poisson", draw, lambda population: rate(population) * population)
+
+
+def weighted(cohort: int, weights: Mapping[ClientId, float]) -> Sampling:
+    """Draw without replacement, with chances in proportion to weights.
+
+    Args:
+        cohort: Clients a round.
+        weights: A number of at least 0 for every client.
+    """
+    _check_cohort(cohort)
+
+    def draw(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
+        missing = [client for client in clients if client not in weights]
+        if missing:
+            raise SettingsError(f"Sampling has no weight for client {missing[0]!r} and {len(missing) - 1} others.")
+        chances = np.array([weights[client] for client in clients], dtype=np.float64)
+        if not (np.isfinite(chances).all() and (chances >= 0).all() and (chances > 0).sum() >= cohort):
+            raise SettingsError(
+                f"Weights must be finite, not negative, and above 0 for at least the {cohort} clients of a cohort."
+            )
+        places = rng.choice(len(clients), cohort, replace=False, p=chances / chances.sum())
+        return [clients[place] for place in places.tolist()]
+
+    return Sampling("weighted", draw, lambda population: cohort)
+
+
+def fixed(clients: Sequence[ClientId]) -> Sampling:
+    """Ask the same clients in every round.
+
+    Args:
+        clients: Their ids.
+    """
+    chosen = list(clients)
+    return Sampling("fixed", lambda known, round, rng: chosen, lambda population: len(chosen))
+
+
+def as_sampling(sampling: Sampling | Draw | None, cohort: int | float | None) -> Sampling:
+    """Return what `run` draws with: a given sampling, a user's function, or a uniform cohort."""
+    if sampling is None:
+        return uniform(cohort)
+    if isinstance(sampling, Sampling):
+        if cohort is not None:
+            raise SettingsError(
+                f"Both cohort={cohort} and sampling={sampling.name!r} say how many clients to ask. Give one of them."
+            )
+        return sampling
+    if not callable(sampling):
+        raise SettingsError(
+            f"sampling must come from fm.sampling or be a function (clients, round, rng) -> list, but is {sampling!r}."
+        )
+    name = getattr(sampling, "__name__", "function")
+    return Sampling(f"function {name}", sampling, lambda population: float(cohort or population))
+
+
+def draw_cohort(
+    sampling: Sampling, clients: Sequence[ClientId], round: int, seed: int, part: str = "train"
+) -> Cohort:
+    """Draw the cohort of a round from its own stream.
+
+    Raises:
+        SettingsError: If a user's function returns an unknown id, or one twice.
+    """
+    generator = rng.generator(rng.derive(seed, round=round, purpose="cohort"))
+    drawn = sampling.draw(clients, round, generator)
+    if not isinstance(drawn, list | tuple | np.ndarray):
+        raise SettingsError(
+            f"The sampling {sampling.name!r} must return a list of client ids, but returned {type(drawn).__name__}."
+        )
+    ids = ascending(_plain(client) for client in drawn)
+    known = clients if isinstance(clients, range) else set(clients)
+    for client in ids:
+        if client not in known:
+            raise SettingsError(f"The sampling {sampling.name!r} chose client {client!r} in round {round}, who is unknown.")
+    return Cohort(round, ids, len(clients), sampling.expected(len(clients)), part)
+
+
+def _plain(client: Any) -> ClientId:
+    """Turn numpy's integers into Python's."""
+    return client.item() if isinstance(client, np.generic) else client
+
+
+def _check_cohort(cohort: int | float | None) -> None:
+    if cohort is None:
+        return
+    if isinstance(cohort, bool) or not isinstance(cohort, int | float):
+        raise SettingsError(
+            f"cohort must be a whole number of clients, a share in (0, 1], or None for everyone, but is {cohort!r}."
+        )
+    positive(cohort=cohort)
+    if isinstance(cohort, float) and (cohort > 1 or math.isnan(cohort)):
+        raise SettingsError(
+            f"cohort={cohort} is a float, so a share of the population, which is at most 1. For a number of clients write "
+            f"{int(cohort)}."
+        )

@@ -1,0 +1,115 @@
+"""Where a run stands, and how it gets one round further: train, judge, remember, store."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.engine import Engine
+from folkmoot.core.errors import QuorumError
+from folkmoot.core.tree import Tree
+from folkmoot.data import ClientData
+from folkmoot.engines.clock import now
+from folkmoot.train.checkpoint import Stored, load_checkpoint, refuse_other_program, save_checkpoint
+from folkmoot.train.evaluation import Judge, model_of
+from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
+from folkmoot.train.sampling import Sampling, draw_cohort
+from folkmoot.train.stopping import Best, Row, Stop, improves
+
+_MOST_SKIPPED = 3
+
+
+class Program(NamedTuple):
+    """What a run does, fixed before its first round."""
+
+    algorithm: Algorithm
+    clients: ClientData
+    sampling: Sampling
+    seed: int
+    rounds: int
+    evaluate_every: int
+    judge: Judge
+    stop: Stop | None
+    folder: Path | None
+    """Where checkpoints are written; None for nowhere."""
+    checkpoint_every: int
+    facts: dict[str, Any]
+    """What a checkpoint must agree with to be gone on from."""
+
+
+class Standing(NamedTuple):
+    """What has come of a run so far."""
+
+    snapshot: Snapshot
+    history: list[Row]
+    best: Best
+    best_model: Tree
+    """The model of the best round; empty before the first evaluation."""
+    ended: str | None = None
+    """Why the run ends before its last round."""
+
+
+def begin(program: Program, resume: bool) -> Standing:
+    """Return the standing before the first round, or the newest one that was stored.
+
+    Raises:
+        CheckpointError: If what was stored belongs to another program or cannot be read.
+    """
+    stored = load_checkpoint(program.folder) if program.folder and resume else None
+    if stored is None:
+        return Standing(first_snapshot(program.algorithm), [], program.judge.best, {})
+    refuse_other_program(stored.facts["program"], program.facts)
+    best = Best(*stored.facts["best"])
+    return Standing(stored.snapshot, stored.facts["history"], best, stored.best)
+
+
+def is_over(program: Program, standing: Standing) -> bool:
+    """Tell whether there is no round left to run."""
+    return standing.ended is not None or standing.snapshot.round >= program.rounds
+
+
+def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
+    """Run one round, judge its model where that is due, and store it where that is asked."""
+    started = now()
+    number = standing.snapshot.round + 1
+    cohort = draw_cohort(program.sampling, program.clients.ids, number, program.seed)
+    snapshot, report = run_round(program.algorithm, standing.snapshot, engine, cohort, program.seed)
+    trained = now()
+    row = _row(report, trained - started, engine.streams)
+    best, best_model = standing.best, standing.best_model
+    if number % program.evaluate_every == 0 or number == program.rounds:
+        row |= program.judge(snapshot.state, engine, number)
+        if improves(best, row.get(best.metric, math.nan)):
+            best, best_model = best.at(number, row[best.metric]), model_of(snapshot.state)
+    row["evaluation_s"] = now() - trained
+    history = [*standing.history, row]
+    ended = program.stop(history) if program.stop and row["evaluated"] else None
+    following = Standing(snapshot, history, best, best_model, ended)
+    _refuse_silence(history)
+    if program.folder and (number % program.checkpoint_every == 0 or is_over(program, following)):
+        facts = {"history": history, "best": list(best), "program": program.facts}
+        save_checkpoint(program.folder, Stored(snapshot, best_model, facts))
+    return following
+
+
+def _row(report: RoundReport, seconds: float, streams: int) -> Row:
+    """Return a round's row of the history."""
+    return {
+        "round": report.round,
+        "asked": report.asked,
+        "answered": report.answered,
+        "left_out": [[left.client, left.reason] for left in report.left_out],
+        "skipped": report.skipped,
+        "evaluated": False,
+        "train_s": seconds,
+        "client_s": report.client_s / streams,
+        "upload_bytes": report.upload_bytes,
+        "download_bytes": report.download_bytes,
+    }
+
+
+def _refuse_silence(history: list[Row]) -> None:
+    """Give up when several rounds in a row had no usable answer."""
+    last = history[-_MOST_SKIPPED:]
+    if len(last) == _MOST_SKIPPED and all(row["skipped"] for row in last):
+        raise QuorumError(f"{_MOST_SKIPPED} rounds in a row had no result. {last[-1]['skipped']}")

@@ -1,0 +1,93 @@
+"""When a run may end before its last round, and which of its models was the best.
+
+A stopping rule is a function of the history that returns why to stop, or None; a user's own function is one too.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from folkmoot.core.errors import SettingsError, did_you_mean, positive
+
+Row = dict[str, Any]
+Stop = Callable[[Sequence[Row]], str | None]
+
+
+class Best(NamedTuple):
+    """The best evaluated round so far."""
+
+    metric: str
+    better: str
+    round: int = 0
+    value: float = math.nan
+
+    def at(self, round: int, value: float) -> "Best":
+        """Return the same metric's best, now of another round."""
+        return self._replace(round=round, value=value)
+
+
+def improves(best: Best, value: float) -> bool:
+    """Tell whether a value beats the best; a NaN never does, and the first of two equals stays."""
+    if math.isnan(value):
+        return False
+    if math.isnan(best.value):
+        return True
+    return value > best.value if best.better == "higher" else value < best.value
+
+
+def patience(rounds: int, metric: str, *, better: str | None = None, least: float = 0.0) -> Stop:
+    """Stop when a metric has not improved for some rounds.
+
+    Args:
+        rounds: Rounds to wait for an improvement.
+        metric: A column of the history, such as "test_accuracy".
+        better: "higher" or "lower"; None reads it from the name (losses and errors fall).
+        least: Smallest change that counts.
+    """
+    positive(rounds=rounds)
+    falls = _falls(metric, better)
+
+    def stop(history: Sequence[Row]) -> str | None:
+        seen = [(row["round"], row[metric]) for row in history if not math.isnan(_value(row, metric))]
+        if not seen:
+            return None
+        best_round, best = seen[0]
+        for round_number, value in seen[1:]:
+            if (best - value if falls else value - best) > least:
+                best_round, best = round_number, value
+        waited = history[-1]["round"] - best_round
+        return f"{metric} has not improved for {waited} rounds" if waited >= rounds else None
+
+    return stop
+
+
+def target(metric: str, value: float, *, better: str | None = None) -> Stop:
+    """Stop when a metric has reached a value.
+
+    Args:
+        metric: A column of the history.
+        value: What to reach.
+        better: "higher" or "lower"; None reads it from the name.
+    """
+    falls = _falls(metric, better)
+
+    def stop(history: Sequence[Row]) -> str | None:
+        found = _value(history[-1], metric)
+        reached = found <= value if falls else found >= value
+        return f"{metric} has reached {found:.4g}" if reached else None
+
+    return stop
+
+
+def _falls(metric: str, better: str | None) -> bool:
+    """Tell whether a smaller value is better, by argument or by the metric's name."""
+    if better:
+        return better == "lower"
+    return any(word in metric for word in ("loss", "rmse", "mae", "perplexity", "error"))
+
+
+def _value(row: Row, metric: str) -> float:
+    """Read a metric of a row; NaN where the round was not evaluated."""
+    if metric not in row and row.get("evaluated"):
+        raise SettingsError(f"The history has no column {metric!r} to stop by.{did_you_mean(metric, row)}")
+    return float(row.get(metric, math.nan))
