@@ -17,6 +17,7 @@ DEMO := $(or $(wildcard $(TEST)),.venv/stamp-demo-$(HASH))
 demo: $(DEMO)
 	$(BIN)/folkmoot demo
 
+# Two workers with a thread each; more threads than cores would slow both down many times over.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
@@ -36,7 +37,7 @@ nightly: $(TEST)
 
 clean:
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find folkmoot tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/stamp-%-$(HASH):
 	tools/install.sh $* $@

@@ -22,10 +22,10 @@ _HOMES = {
     "process": "folkmoot.train.process:process",
     "run": "folkmoot.train.run:run",
     # What is learnt
-    "classifier": "folkmoot.local.objective:classifier",
-    "language_model": "folkmoot.local.objective:language_model",
+    "classifier": "folkmoot.local.kinds:classifier",
+    "language_model": "folkmoot.local.kinds:language_model",
     "objective": "folkmoot.local.objective:objective",
-    "regressor": "folkmoot.local.objective:regressor",
+    "regressor": "folkmoot.local.kinds:regressor",
     # Algorithms
     "fedavg": "folkmoot.algorithms.fedavg:fedavg",
     "fedprox": "folkmoot.algorithms.fedprox:fedprox",

@@ -1,11 +1,12 @@
 """Optimizers, for a client's local steps and for the server's step on the mean delta.
 
-Reddi et al., "Adaptive Federated Optimization", ICLR 2021, arXiv:2003.00295 (adagrad, adam and yogi on the server:
-v starts at tau^2 and there is no bias correction, as in the paper's algorithm 2; both can be changed).
-Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, arXiv:1711.05101 (adamw).
+Reddi et al., "Adaptive Federated Optimization", ICLR 2021, arXiv:2003.00295 (adagrad, adam and yogi
+on the server: v starts at tau^2 and there is no bias correction, as in the paper's algorithm 2;
+both can be changed). Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
+arXiv:1711.05101 (adamw).
 
-A server steps along the mean delta (sign 1), a client against its gradient (sign -1). `step` writes into the
-parameters and the state that it is given; who wants to keep them passes copies.
+A server steps along the mean delta (sign 1), a client against its gradient (sign -1). `step` writes
+into the parameters and the state that it is given; who wants to keep them passes copies.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,8 @@ Rate = float | Callable[[int], float]
 
 
 class Optimizer(NamedTuple):
-    """`init(params)` -> state; `step(params, direction, state, round, sign)` writes into params and state."""
+    """`init(params)` -> state; `step(params, direction, state, round, sign)` writes into params and
+    state."""
 
     name: str
     init: Callable[[Tree], Tree]
@@ -37,10 +39,13 @@ def rate_at(lr: Rate, round: int) -> float:
     return lr(round) if callable(lr) else lr
 
 
-def sgd(lr: Rate = 1.0, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Optimizer:
+def sgd(
+    lr: Rate = 1.0, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+) -> Optimizer:
     """Move by `lr` along the direction, or along its running sum with momentum.
 
-    On the server `sgd(1.0)` is FedAvg and `sgd(1.0, momentum=0.9)` is FedAvgM (Hsu et al., arXiv:1909.06335).
+    On the server `sgd(1.0)` is FedAvg and `sgd(1.0, momentum=0.9)` is FedAvgM (Hsu et al.,
+    arXiv:1909.06335).
 
     Args:
         lr: Learning rate, at least 0, or a function of the round.
@@ -54,25 +59,33 @@ def sgd(lr: Rate = 1.0, *, momentum: float = 0.0, nesterov: bool = False, weight
     _check_rate(lr)
     _check_share(momentum=momentum)
     not_negative(weight_decay=weight_decay)
+    if nesterov and not momentum:
+        raise SettingsError(
+            "nesterov=True looks ahead by the momentum: give one, such as momentum=0.9."
+        )
 
     def init(params: Tree) -> Tree:
         return {"velocity": trees.zeros_like(params)} if momentum else {}
 
     def step(params: Tree, direction: Tree, state: Tree, round: int, sign: float) -> None:
-        leaves, moves = trees.leaves(params), trees.leaves(direction)
+        leaves, moves = trees.leaves(params), trees.aligned(params, direction)
         if weight_decay:
             moves = list(torch._foreach_add(moves, leaves, alpha=-sign * weight_decay))
         if momentum:
-            velocity = trees.leaves(state["velocity"])
+            velocity = trees.aligned(params, state["velocity"])
             torch._foreach_mul_(velocity, momentum)
             torch._foreach_add_(velocity, moves)
-            moves = list(torch._foreach_add(moves, velocity, alpha=momentum)) if nesterov else velocity
+            moves = (
+                list(torch._foreach_add(moves, velocity, alpha=momentum)) if nesterov else velocity
+            )
         torch._foreach_add_(leaves, moves, alpha=sign * rate_at(lr, round))
 
     return Optimizer("sgd", init, step, callable(lr))
 
 
-def adagrad(lr: Rate, *, tau: float = 1e-3, beta_1: float = 0.0, v_0: float | None = None) -> Optimizer:
+def adagrad(
+    lr: Rate, *, tau: float = 1e-3, beta_1: float = 0.0, v_0: float | None = None
+) -> Optimizer:
     """Divide by the root of the sum of squared directions (FedAdagrad on the server).
 
     v += d * d;  m = beta_1 * m + (1 - beta_1) * d;  x += lr * m / (sqrt(v) + tau)
@@ -101,7 +114,8 @@ def adam(
 ) -> Optimizer:
     """Divide by the root of a running mean of squared directions (FedAdam on the server).
 
-    m = beta_1 * m + (1 - beta_1) * d;  v = beta_2 * v + (1 - beta_2) * d * d;  x += lr * m / (sqrt(v) + tau)
+    m = beta_1 * m + (1 - beta_1) * d;  v = beta_2 * v + (1 - beta_2) * d * d;  x += lr * m /
+    (sqrt(v) + tau)
 
     Args:
         lr: Learning rate, or a function of the round.
@@ -138,7 +152,12 @@ def adamw(
 
 
 def yogi(
-    lr: Rate, *, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 1e-3, v_0: float | None = None
+    lr: Rate,
+    *,
+    beta_1: float = 0.9,
+    beta_2: float = 0.99,
+    tau: float = 1e-3,
+    v_0: float | None = None,
 ) -> Optimizer:
     """Let the second moment grow only as fast as it falls (FedYogi on the server).
 
@@ -196,8 +215,8 @@ def _adaptive(
         return state
 
     def step(params: Tree, direction: Tree, state: Tree, round: int, sign: float) -> None:
-        leaves, moves = trees.leaves(params), trees.leaves(direction)
-        m, v = trees.leaves(state["m"]), trees.leaves(state["v"])
+        leaves, moves = trees.leaves(params), trees.aligned(params, direction)
+        m, v = trees.aligned(params, state["m"]), trees.aligned(params, state["v"])
         torch._foreach_mul_(m, beta_1)
         torch._foreach_add_(m, moves, alpha=1 - beta_1)
         second(v, list(torch._foreach_mul(moves, moves)))

@@ -1,16 +1,15 @@
 """Means and totals: the rules that need nothing but a sum.
 
-McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
-arXiv:1602.05629 (the mean weighted by examples).
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
+2017, arXiv:1602.05629 (the mean weighted by examples).
 """
 
 import math
 from collections.abc import Callable, Iterable
 
-
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
-from folkmoot.core.aggregator import Aggregator, State, Sum, Update, rounded_mean
+from folkmoot.core.aggregator import EACH, Aggregator, State, Sum, Update, rounded_mean
 from folkmoot.core.codec import Bounds, Codec, Layout, chain
 from folkmoot.core.errors import ClientError, QuorumError, positive
 from folkmoot.core.tree import Tree
@@ -19,8 +18,8 @@ from folkmoot.core.tree import Tree
 def weighted_mean(*codecs: Codec) -> Aggregator:
     """Mean over the clients that answered, each by its weight (its number of examples, as a rule).
 
-    A weight has no bound, so one client's share has none either: a stage that needs a bound (noise, a field)
-    refuses this rule and asks for `uniform_mean`.
+    A weight has no bound, so one client's share has none either: a stage that needs a bound (noise,
+    a field) refuses this rule and asks for `uniform_mean`.
 
     Args:
         codecs: Stages between each client's update and the sum.
@@ -33,9 +32,9 @@ def uniform_mean(*codecs: Codec, divisor: float | None = None) -> Aggregator:
 
     Args:
         codecs: Stages between each client's update and the sum.
-        divisor: Divide by this number, the *expected* cohort, and not by the number of clients that answered:
-            under differential privacy the divisor must not depend on who took part. None divides by
-            the number that answered.
+        divisor: Divide by this number, the *expected* cohort, and not by the number of clients that
+            answered: under differential privacy the divisor must not depend on who took part. None
+            divides by the number that answered.
 
     Raises:
         SettingsError: If `divisor` is not above 0.
@@ -55,7 +54,8 @@ def total(*codecs: Codec) -> Aggregator:
 def _by_weight(added: Sum) -> float:
     if not added.weight:
         raise QuorumError(
-            f"The weights of all {added.count} clients that answered add up to 0, so there is no weighted mean. Look "
+            f"The weights of all {added.count} clients that answered add up to 0, so there is no "
+            "weighted mean. Look "
             "at the clients' numbers of examples, or use uniform_mean()."
         )
     return added.weight
@@ -104,18 +104,27 @@ def aggregate(aggregator: Aggregator, updates: Iterable[Update], key: int = 0) -
     Clients are numbered by position. Integer leaves come back beside the floating ones.
 
     Raises:
-        ClientError: If an update has a bad weight, a NaN, an infinity, or leaves that the first one has not.
+        ClientError: If an update has a bad weight, a NaN, an infinity, or leaves that the first one
+            has not.
         QuorumError: If there is no update, or all weights are 0.
     """
     given = list(updates)
     if not given:
         raise QuorumError("There is no update to aggregate; the model stays as it is.")
+    state = aggregator.init(given[0], len(given))
+    encoded = []
     for client, update in enumerate(given):
-        reason = fold.fault(update, given[0])
+        reason = fold.misfit(update, given[0])
+        if reason is None:
+            encoded.append(aggregator.encode(state, update, key))
+            # A weight of 0 adds nothing to a sum, not even 0 * NaN.
+            if aggregator.sees is EACH or float(encoded[-1].weight):
+                reason = fold.not_finite(update.value)
         if reason:
             raise ClientError(f"Client {client} cannot be aggregated: {reason}.")
-    state = aggregator.init(given[0], len(given))
-    encoded = [aggregator.encode(state, update, key) for update in given]
+    if aggregator.sees is EACH:
+        value, counts, _ = aggregator.decode(state, encoded, key)
+        return {**value, **counts}
     added = fold.zero(encoded[0])
     for block in fold.blocks(range(len(encoded))):
         partial = fold.zero(encoded[0])

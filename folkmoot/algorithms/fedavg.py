@@ -1,11 +1,14 @@
 """FedAvg: average what clients learn; with a server optimizer, the FedOpt family.
 
-McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
-arXiv:1602.05629, algorithm 1. Reddi et al., "Adaptive Federated Optimization", ICLR 2021, arXiv:2003.00295,
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
+2017, arXiv:1602.05629, algorithm 1. Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
+arXiv:2003.00295,
 algorithm 1: FedAvgM, FedAdagrad, FedAdam and FedYogi are this with another `server`.
 
-State: parameters, buffers, counts, the optimizer's state and the number of the next round. One exchange a round;
-the model travels down, its delta travels up. BatchNorm statistics are averaged, never stepped by the optimizer.
+State: parameters, buffers, counts, the optimizer's state and the number of the next round. One
+    exchange a round;
+the model travels down, its delta travels up. BatchNorm statistics are averaged, never stepped by
+the optimizer.
 """
 
 import torch
@@ -25,8 +28,8 @@ def fedavg(
 
     Args:
         work: What a client does, such as `local.sgd(...)`.
-        server: Optimizer that steps along the mean delta; None is `optimizers.sgd(1.0)`, plain averaging.
-            `adam(0.01)` makes it FedAdam.
+        server: Optimizer that steps along the mean delta; None is `optimizers.sgd(1.0)`, plain
+            averaging. `adam(0.01)` makes it FedAdam.
         aggregator: How deltas are combined; None is `weighted_mean()`, by examples.
 
     Returns:

@@ -1,7 +1,8 @@
 """FedProx: a proximal term keeps local models near the broadcast one.
 
-Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv:1812.06127, algorithm 2.
-The paper's inexactness (stopping by gamma) is replaced by a fixed number of local steps.
+Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv:1812.06127,
+algorithm 2. The paper's inexactness (stopping by gamma) is replaced by a fixed number of local
+steps.
 
 State, exchange and bytes are FedAvg's; a local step costs one more pass over the parameters.
 """

@@ -1,1 +1,2 @@
-"""The vocabulary: nine nouns as plain data and pure functions; imports torch and nothing of ours."""
+"""The vocabulary: nine nouns as plain data and pure functions; imports torch and nothing of
+ours."""

@@ -1,8 +1,9 @@
-"""Aggregators: codecs around one sum, and the rule that turns the sum into what the algorithm receives.
+"""Aggregators: codecs around one sum, and the rule that turns the sum into what the algorithm
+receives.
 
-What enters the sum is `weight * encoded value`. The weight stands behind the codecs, so that clipping and
-compression see an update in the parameters' own units and no lossy stage touches the weight
-(docs/decisions/0002-weights-behind-codecs.md).
+What enters the sum is `weight * encoded value`. The weight stands behind the codecs, so that
+clipping and compression see an update in the parameters' own units and no lossy stage touches the
+weight (docs/decisions/0002-weights-behind-codecs.md).
 """
 
 import enum

@@ -25,7 +25,8 @@ class Batch(NamedTuple):
     data: Tree
     """Leaves (rows, ...); a classifier reads "x" and "y"."""
     weight: Tensor | None
-    """(rows,), adds up to 1, 0 on padding; None where nothing is padded and the plain mean is meant."""
+    """(rows,), adds up to 1, 0 on padding; None where nothing is padded and the plain mean is
+    meant."""
     key: Tensor
     """int64 []; the stream of this client and step."""
     epoch: int | Tensor
@@ -59,7 +60,8 @@ class Plan(NamedTuple):
         """Return the plan, or refuse it with the reason."""
         if (self.epochs is None) == (self.steps is None):
             raise SettingsError(
-                f"Local work runs for epochs or for steps: give one of them, not epochs={self.epochs}, "
+                "Local work runs for epochs or for steps: give one of them, not "
+                f"epochs={self.epochs}, "
                 f"steps={self.steps}."
             )
         given = {"epochs": self.epochs, "steps": self.steps, "batch_size": self.batch_size}
@@ -67,7 +69,9 @@ class Plan(NamedTuple):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise SettingsError(f"{name} must be a whole number, but is {value!r}.")
         # No epoch at all is legal: it measures what a framework costs beside the training.
-        positive(**{name: value for name, value in given.items() if value is not None and value != 0})
+        positive(
+            **{name: value for name, value in given.items() if value is not None and value != 0}
+        )
         if self.batch_size == 0:
             raise SettingsError("batch_size must be at least 1, or None for all rows at once.")
         if self.last not in ("keep", "drop", "join"):
@@ -87,7 +91,8 @@ class Objective(Protocol):
         ...
 
     def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
-        """Return the gradient and the loss, [], of a batch; buffers and counts may be written into."""
+        """Return the gradient and the loss, [], of a batch; buffers and counts may be written
+        into."""
         ...
 
     def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
@@ -96,7 +101,8 @@ class Objective(Protocol):
 
 
 Correct = Callable[[Tree, Tree, Tree, Tree], Tree]
-"""`correct(gradient, params, sent, own)` -> gradient: the one seam between gradient and optimizer step."""
+"""`correct(gradient, params, sent, own)` -> gradient: the one seam between gradient and optimizer
+step."""
 
 
 def unchanged(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
@@ -107,8 +113,8 @@ def unchanged(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
 class LocalWork(NamedTuple):
     """The client's half of a task: pure functions that every engine can run.
 
-    A carry holds tensors only. `step` may write into its carry, never into `sent` or `own`; it has no `if` on a
-    tensor. The engine gives each client a carry that shares no memory with `sent`.
+    A carry holds tensors only. `step` may write into its carry, never into `sent` or `own`; it has
+    no `if` on a tensor. The engine gives each client a carry that shares no memory with `sent`.
     """
 
     name: str
@@ -117,8 +123,8 @@ class LocalWork(NamedTuple):
     start: Callable[[Tree, Tree, Tensor], Tree]
     """`start(sent, own, key)` -> carry."""
     step: "Callable[[LocalWork, Tree, Tree, Batch], Tree]"
-    """`step(work, sent, carry, batch)` -> carry. The work itself comes first, so that a transform that
-    replaces `objective` or `correct` is heard."""
+    """`step(work, sent, carry, batch)` -> carry. The work itself comes first, so that a transform
+    that replaces `objective` or `correct` is heard."""
     finish: Callable[[Tree, Tree, Seen], tuple[Update, Tree]]
     """`finish(sent, carry, seen)` -> update, own."""
     own: Callable[[Tree], Tree] | None = None
@@ -145,7 +151,8 @@ class Algorithm(NamedTuple):
 
     name: str
     init: Callable[[], Tree]
-    """Start from the objective's parameters. `params`, `buffers` and `counts` of the state are the model."""
+    """Start from the objective's parameters. `params`, `buffers` and `counts` of the state are the
+    model."""
     round: Callable[[Tree], Round]
     """One round, as a generator of tasks that returns the next state."""
     works: tuple[LocalWork, ...]

@@ -1,9 +1,9 @@
 """Codecs: reversible stages between a client's update and the sum, walked backwards by the server.
 
 A codec maps one flat float32 vector to one vector that may be added. Law, held for every codec:
-`decode(sum(encode(x_i)))` equals `sum(x_i)` within the codec's stated error. Each stage is told by `Bounds` what is
-known of the vectors that reach it, and says what is known of those that leave it, so nobody types a clip
-norm twice.
+`decode(sum(encode(x_i)))` equals `sum(x_i)` within the codec's stated error. Each stage is told by
+`Bounds` what is known of the vectors that reach it, and says what is known of those that leave it,
+so nobody types a clip norm twice.
 """
 
 import math
@@ -40,11 +40,13 @@ class Layout(NamedTuple):
     dtypes: tuple[torch.dtype, ...]
     offsets: tuple[int, ...]
     size: int
+    empty: tuple[Path, ...] = ()
+    """Dicts without leaves, such as the buffers of a model that has none."""
 
     @classmethod
     def of(cls, value: Tree) -> "Layout":
         """Describe a value whose leaves are all floating."""
-        paths, leaves = zip(*trees.items(value), strict=True) if value else ((), ())
+        paths, leaves = [path for path, _ in trees.items(value)], trees.leaves(value)
         ends = [0]
         for leaf in leaves:
             ends.append(ends[-1] + leaf.numel())
@@ -54,18 +56,22 @@ class Layout(NamedTuple):
             tuple(leaf.dtype for leaf in leaves),
             tuple(ends[:-1]),
             ends[-1],
+            tuple(trees.empties(value)),
         )
 
     def pack(self, value: Tree) -> Tensor:
         """Copy a value into one flat float32 vector, (size,)."""
-        found = trees.leaves(value)
-        return torch.cat([leaf.reshape(-1).float() for leaf in found]) if found else torch.zeros(0)
+        found = dict(trees.items(value))
+        flat = [found[path].reshape(-1).float() for path in self.paths]
+        return torch.cat(flat) if flat else torch.zeros(0)
 
     def unpack(self, vector: Tensor) -> Tree:
-        """Return a value whose leaves are views of a flat vector (copies where the dtype differs)."""
+        """Return a value whose leaves are views of a flat vector (copies where the dtype
+        differs)."""
         counts = [shape.numel() for shape in self.shapes]
         parts = zip(self.paths, self.shapes, self.dtypes, vector.split(counts), strict=True)
-        return trees.build((path, part.view(shape).to(dtype)) for path, shape, dtype, part in parts)
+        leaves = ((path, part.view(shape).to(dtype)) for path, shape, dtype, part in parts)
+        return trees.build(leaves, self.empty)
 
 
 class Codec(NamedTuple):
@@ -99,8 +105,8 @@ def raw_vector(state: Tree, data: bytes) -> Tensor:
 def chain(*codecs: Codec) -> Codec:
     """Join stages: encode left to right, decode right to left.
 
-    The empty chain passes vectors through. The last stage decides the form on the wire; the chain is
-    linear if every stage is.
+    The empty chain passes vectors through. The last stage decides the form on the wire; the chain
+    is linear if every stage is.
     """
     stages = {f"{index}": codec for index, codec in enumerate(codecs)}
 

@@ -69,14 +69,17 @@ class Engine(Protocol):
     streams: int
     """Clients that are trained at the same time."""
 
-    def ask(self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]) -> Collected:
+    def ask(
+        self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Collected:
         """Train the cohort and return the sum of what it encoded."""
         ...
 
     def stream(
         self, task: Task, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Iterator[tuple[ClientId, Update | LeftOut]]:
-        """Yield each client's update or why it is left out, ascending by id: only where each may be seen."""
+        """Yield each client's update or why it is left out, ascending by id: only where each may be
+        seen."""
         ...
 
     def close(self) -> None:

@@ -1,15 +1,15 @@
 """What can go wrong, as types that a caller may want to catch.
 
-    FolkmootError
-    ├── SettingsError (ValueError)      the program asks for something impossible      exit code 2
-    │   └── VisibilityError             a rule must see each update, the engine shows only sums
-    ├── DataError (ValueError)          a client's data cannot be used                 exit code 2
-    ├── ClientError                     one client's work failed: bad model, loss, update   exit code 3
-    ├── RoundError                      a round has no usable answer                   exit code 4
-    │   ├── QuorumError                 too few clients answered
-    │   └── DivergenceError             no client's update is finite
-    └── InfrastructureError             the machine failed, not the program            exit code 5
-        └── CheckpointError             a stored run cannot be read, or belongs to another program
+FolkmootError
+├── SettingsError (ValueError)      the program asks for something impossible      exit code 2
+│   └── VisibilityError             a rule must see each update, the engine shows only sums
+├── DataError (ValueError)          a client's data cannot be used                 exit code 2
+├── ClientError                     one client's work failed: bad model, loss, update   exit code 3
+├── RoundError                      a round has no usable answer                   exit code 4
+│   ├── QuorumError                 too few clients answered
+│   └── DivergenceError             no client's update is finite
+└── InfrastructureError             the machine failed, not the program            exit code 5
+    └── CheckpointError             a stored run cannot be read, or belongs to another program
 """
 
 import difflib

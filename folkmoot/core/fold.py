@@ -1,8 +1,8 @@
 """How a cohort becomes one sum, with the same bits wherever its clients ran.
 
-Ascending ids are cut into blocks whose sizes follow from the cohort's size alone (guided: a tenth of what is
-left, at least 1). Each block is folded in order from zero, and blocks are added in order. Engines and coordinator
-all call this file.
+Ascending ids are cut into blocks whose sizes follow from the cohort's size alone (guided: a tenth
+of what is left, at least 1). Each block is folded in order from zero, and blocks are added in
+order. Engines and coordinator all call this file.
 """
 
 import math
@@ -27,7 +27,9 @@ def ascending(ids: Iterable[ClientId]) -> tuple[ClientId, ...]:
     ordered = tuple(sorted(found))  # type: ignore[type-var]
     for left, right in zip(ordered, ordered[1:], strict=False):
         if left == right:
-            raise SettingsError(f"Client {left!r} stands twice in one cohort; each may answer once.")
+            raise SettingsError(
+                f"Client {left!r} stands twice in one cohort; each may answer once."
+            )
     return ordered
 
 
@@ -71,13 +73,23 @@ def merge(total: Sum, block: Sum) -> Sum:
     """Add a finished block; the sum's leaves are written into."""
     trees.axpy_(total.value, 1, block.value)
     trees.axpy_(total.counts, 1, block.counts)
-    return Sum(
-        total.value, total.weight + block.weight, total.counts, total.count + block.count
-    )
+    return Sum(total.value, total.weight + block.weight, total.counts, total.count + block.count)
 
 
 def fault(update: Update, expected: Update) -> str | None:
-    """Say why an update may not enter the sum, or None.
+    """Say why an update may not enter a sum, or be seen, or None.
+
+    A weight of 0 is no excuse for a NaN: a rule may weigh otherwise, or look at each value.
+
+    Args:
+        update: What a client sent.
+        expected: An update of the leaves, shapes and dtypes that the task asks for.
+    """
+    return misfit(update, expected) or not_finite(update.value)
+
+
+def misfit(update: Update, expected: Update) -> str | None:
+    """Say why an update is not of the form that was asked, or None.
 
     Args:
         update: What a client sent.
@@ -93,8 +105,6 @@ def fault(update: Update, expected: Update) -> str | None:
         if not _same(given, wanted):
             found = trees.differences(wanted, given)
             return f"its {part} does not fit the model: {'; '.join(found[:3])}"
-    if weight and not trees.is_finite(update.value):
-        return _not_finite(update.value)
     return None
 
 
@@ -114,9 +124,15 @@ def _same(given: Tree, wanted: Tree) -> bool:
     return True
 
 
-def _not_finite(value: Tree) -> str:
+def not_finite(value: Tree) -> str | None:
+    """Name the first leaf that holds a NaN or an infinity, or None."""
+    if trees.is_finite(value):
+        return None
     for path, leaf in trees.items(value):
         bad = int((~torch.isfinite(leaf)).sum())
         if bad:
-            return f"leaf {trees.name(path)} holds {bad} of {leaf.numel()} numbers that are NaN or infinite"
-    return "it is not finite"
+            return (
+                f"leaf {trees.name(path)} holds {bad} of {leaf.numel()} numbers that are NaN or "
+                "infinite"
+            )
+    return None

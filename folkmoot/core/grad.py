@@ -1,7 +1,7 @@
 """One gradient for every engine: on ordinary, batched (vmap) and traced (compiled) tensors alike.
 
-`torch.func.grad` costs about twice `autograd.grad` on a small model, and `autograd.grad` cannot be mapped over
-clients; so this operator looks at the tensors that it is given.
+`torch.func.grad` costs about twice `autograd.grad` on a small model, and `autograd.grad` cannot be
+mapped over clients; so this operator looks at the tensors that it is given.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,9 @@ def is_ordinary(tensor: Tensor) -> bool:
     )
 
 
-def grad(loss: Callable[..., tuple[Tensor, Any]], params: Tree, *args: Any) -> tuple[Tree, Tensor, Any]:
+def grad(
+    loss: Callable[..., tuple[Tensor, Any]], params: Tree, *args: Any
+) -> tuple[Tree, Tensor, Any]:
     """Differentiate a loss by its first argument.
 
     Args:
@@ -30,8 +32,8 @@ def grad(loss: Callable[..., tuple[Tensor, Any]], params: Tree, *args: Any) -> t
         args: Passed on to `loss`, not differentiated.
 
     Returns:
-        The gradient (a tree like `params`, zeros where the loss does not depend on a leaf), the loss, and
-        what the loss returned beside it.
+        The gradient (a tree like `params`, zeros where the loss does not depend on a leaf), the
+        loss, and what the loss returned beside it.
     """
     found = trees.leaves(params)
     if not all(is_ordinary(leaf) for leaf in found):
@@ -45,9 +47,8 @@ def grad(loss: Callable[..., tuple[Tensor, Any]], params: Tree, *args: Any) -> t
 
 
 def differentiate(value: Tensor, aliases: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of a scalar by each of some leaves; zeros where it does not depend on one."""
+    """Return the gradient of a scalar by each of some leaves; zeros where it does not depend on
+    one."""
     if not value.requires_grad:
         return [torch.zeros_like(alias) for alias in aliases]
-    return list(
-        torch.autograd.grad(value, aliases, allow_unused=True, materialize_grads=True)
-    )
+    return list(torch.autograd.grad(value, aliases, allow_unused=True, materialize_grads=True))

@@ -1,12 +1,14 @@
 """Randomness by purpose: every (run, round, client, purpose) has a stream of its own.
 
-All streams are counter-based: a 64-bit key and an index give a number, whoever asks, whenever, in whatever
-order. Nothing here reads or changes a global generator. The mixer is splitmix64 (Steele, Lea, Flood, "Fast
-Splittable Pseudorandom Number Generators", OOPSLA 2014), written once for numpy and once for torch.
+All streams are counter-based: a 64-bit key and an index give a number, whoever asks, whenever, in
+whatever order. Nothing here reads or changes a global generator. The mixer is splitmix64 (Steele,
+Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), written once for numpy
+and once for torch.
 Not for secrets, and not for privacy noise: those come from the operating system.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,12 +35,18 @@ def label(name: int | str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
-def derive(seed: int, *, round: int = 0, client: int | str = 0, purpose: str) -> int:
-    """Return the 64-bit key of the stream that belongs to (seed, round, client, purpose)."""
+def derive(seed: int, *, round: int = 0, client: int | str | None = None, purpose: str) -> int:
+    """Return the 64-bit key of the stream that belongs to (seed, round, purpose), or to one client
+    in it."""
     key = mix(seed & _MASK)
-    for part in (round & _MASK, label(client), label(purpose)):
+    for part in (round & _MASK, label(purpose)):
         key = mix(key ^ part)
-    return key
+    return key if client is None else of_client(key, client)
+
+
+def of_client(key: int, client: int | str) -> int:
+    """Return one client's key of a stream that `derive` has made for all."""
+    return mix(key ^ label(client))
 
 
 def generator(key: int) -> np.random.Generator:
@@ -54,8 +62,8 @@ def mix_array(state: np.ndarray) -> np.ndarray:
     return state ^ (state >> np.uint64(31))
 
 
-def orders(keys: list[int], sizes: list[int], epoch: int) -> list[Tensor]:
-    """Shuffle the examples of many clients at once: one argsort of a hash of (key, epoch, index).
+def orders(keys: Sequence[int], sizes: Sequence[int], epoch: int) -> list[Tensor]:
+    """Shuffle the examples of many clients at once: a sort of a hash of (key, epoch, index).
 
     Args:
         keys: One key a client.
@@ -63,21 +71,38 @@ def orders(keys: list[int], sizes: list[int], epoch: int) -> list[Tensor]:
         epoch: Counts from 0; each epoch has its own order.
 
     Returns:
-        One int64 permutation of `range(size)` a client.
+        One int64 permutation of `range(size)` a client; the same whether clients come alone or
+        together.
     """
+    hashed, owner, offset = _hashes([mix(key ^ epoch) for key in keys], sizes)
+    # Sorting by (client, hash) keeps each client's rows together; a stable sort makes ties
+    # harmless.
+    order = np.argsort(hashed, kind="stable") if len(sizes) == 1 else np.lexsort((hashed, owner))
+    return list(torch.from_numpy(order - offset).split(list(sizes)))
+
+
+def step_keys(keys: Sequence[int], steps: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """Return, for many clients at once, one int64 scalar for the start and one for each step."""
+    counts = [count + 1 for count in steps]
+    hashed, _, _ = _hashes(keys, counts)
+    return [part.unbind() for part in torch.from_numpy(hashed.view(np.int64)).split(counts)]
+
+
+def _hashes(
+    starts: Sequence[int], sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the hash of (start, index) for each index of each client, its client, and where that
+    one begins."""
     if len(sizes) == 1:
         index = np.arange(sizes[0], dtype=np.uint64)
-        start = np.uint64(mix(keys[0] ^ epoch))
-        return [torch.from_numpy(np.argsort(mix_array(start ^ index), kind="stable"))]
+        zero = np.zeros(1, dtype=np.int64)
+        return mix_array(np.uint64(starts[0]) ^ index), zero, zero
     counts = np.asarray(sizes)
     ends = np.cumsum(counts)
-    starts = np.repeat(np.array([mix(key ^ epoch) for key in keys], dtype=np.uint64), counts)
+    owner = np.repeat(np.arange(len(counts)), counts)
     offset = np.repeat(ends - counts, counts)
-    index = np.arange(ends[-1] if len(ends) else 0) - offset
-    hashed = mix_array(starts ^ index.astype(np.uint64))
-    # Sorting by (client, hash) keeps each client's rows together; a stable sort makes ties harmless.
-    order = np.lexsort((hashed, np.repeat(np.arange(len(counts)), counts)))
-    return list(torch.from_numpy(order - offset).split(counts.tolist()))
+    index = (np.arange(len(owner)) - offset).astype(np.uint64)
+    return mix_array(np.array(starts, dtype=np.uint64)[owner] ^ index), owner, offset
 
 
 def _signed(value: int) -> int:

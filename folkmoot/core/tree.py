@@ -1,11 +1,14 @@
 """Trees: nested dicts of tensors, and their arithmetic.
 
-Models, updates, states and all that travels are trees. A leaf's path is the tuple of its keys, printed with
-slashes: `params/fc1.weight`. Leaves stand in the order of the dicts. Functions whose names end in an underscore
+Models, updates, states and all that travels are trees. A leaf's path is the tuple of its keys,
+printed with
+slashes: `params/fc1.weight`. Leaves stand in the order of the dicts. Functions whose names end in
+    an underscore
 write into their first argument; all others return new leaves.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -19,8 +22,8 @@ def leaves(tree: Tree) -> list[Tensor]:
     """Return the tensors of a tree, in order."""
     found: list[Tensor] = []
     for value in tree.values():
-        if isinstance(value, dict):
-            found.extend(leaves(value))
+        if type(value) is dict:
+            found += leaves(value)
         else:
             found.append(value)
     return found
@@ -40,7 +43,21 @@ def name(path: Path) -> str:
     return "/".join(path)
 
 
-def like(tree: Tree, tensors: list[Tensor] | Iterator[Tensor]) -> Tree:
+def aligned(tree: Tree, other: Tree) -> list[Tensor]:
+    """Return the leaves of `other` in the order of `tree`: equal keys may stand in another
+    order."""
+    if len(tree) != len(other):
+        raise KeyError(f"Trees of other keys: {', '.join(tree)} and {', '.join(other)}.")
+    found: list[Tensor] = []
+    for key, value in tree.items():
+        if type(value) is dict:
+            found += aligned(value, other[key])
+        else:
+            found.append(other[key])
+    return found
+
+
+def like(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
     """Return a tree of the structure of `tree` that holds `tensors` in order."""
     source = iter(tensors)
     return _fill(tree, source)
@@ -64,14 +81,27 @@ def map(function: Callable[..., Tensor], *trees: Tree) -> Tree:
     }
 
 
-def build(pairs: Iterator[tuple[Path, Tensor]]) -> Tree:
-    """Return the tree that `items` has taken apart."""
+def empties(tree: Tree, above: Path = ()) -> list[Path]:
+    """Return the paths of empty dicts, which have no leaves to tell of them."""
+    found: list[Path] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found += empties(value, (*above, key)) if value else [(*above, key)]
+    return found
+
+
+def build(pairs: Iterable[tuple[Path, Tensor]], empty: Iterable[Path] = ()) -> Tree:
+    """Return the tree that `items` and `empties` have taken apart."""
     tree: Tree = {}
     for path, leaf in pairs:
         inner = tree
         for key in path[:-1]:
             inner = inner.setdefault(key, {})
         inner[path[-1]] = leaf
+    for path in empty:
+        inner = tree
+        for key in path:
+            inner = inner.setdefault(key, {})
     return tree
 
 
@@ -93,12 +123,12 @@ def zeros_like(tree: Tree) -> Tree:
 
 def add(a: Tree, b: Tree) -> Tree:
     """Return a + b."""
-    return _each(torch._foreach_add, a, leaves(b))
+    return _each(torch._foreach_add, a, aligned(a, b))
 
 
 def sub(a: Tree, b: Tree) -> Tree:
     """Return a - b."""
-    return _each(torch._foreach_sub, a, leaves(b))
+    return _each(torch._foreach_sub, a, aligned(a, b))
 
 
 def scale(factor: float | Tensor, tree: Tree) -> Tree:
@@ -115,27 +145,28 @@ def axpy(factor: float | Tensor, x: Tree, y: Tree) -> Tree:
     """Return factor * x + y."""
     if isinstance(factor, Tensor):
         return add(scale(factor, x), y)
-    return like(y, list(torch._foreach_add(leaves(y), leaves(x), alpha=factor)) if y else [])
+    found = leaves(y)
+    return like(y, torch._foreach_add(found, aligned(y, x), alpha=factor) if found else [])
 
 
 def axpy_(y: Tree, factor: float, x: Tree) -> None:
     """Add factor * x to y, in place."""
     targets = leaves(y)
     if targets:
-        torch._foreach_add_(targets, leaves(x), alpha=factor)
+        torch._foreach_add_(targets, aligned(y, x), alpha=factor)
 
 
 def copy_(target: Tree, source: Tree) -> None:
     """Copy the numbers of `source` into `target`, in place."""
     targets = leaves(target)
     if targets:
-        torch._foreach_copy_(targets, leaves(source))
+        torch._foreach_copy_(targets, aligned(target, source))
 
 
 def dot(a: Tree, b: Tree) -> Tensor:
     """Return the inner product over all leaves, in float64; a 0-d tensor."""
     total = torch.zeros((), dtype=torch.float64)
-    for left, right in zip(leaves(a), leaves(b), strict=True):
+    for left, right in zip(leaves(a), aligned(a, b), strict=True):
         total = total + (left.double() * right.double()).sum()
     return total
 
@@ -154,14 +185,14 @@ def is_finite(tree: Tree) -> bool:
     """Return whether no leaf holds a NaN or an infinity."""
     for leaf in leaves(tree):
         # A sum is several times cheaper than isfinite; only a suspicious one is looked at again.
-        if leaf.is_floating_point() and not torch.isfinite(leaf.sum()):
-            if not torch.isfinite(leaf).all():
-                return False
+        if not math.isfinite(leaf.sum()) and not torch.isfinite(leaf).all():
+            return False
     return True
 
 
 def differences(expected: Tree, found: Tree) -> list[str]:
-    """Name what keeps `found` from having the leaves of `expected`: missing, extra, shapes, dtypes."""
+    """Name what keeps `found` from having the leaves of `expected`: missing, extra, shapes,
+    dtypes."""
     wanted, given = dict(items(expected)), dict(items(found))
     faults = [f"leaf {name(path)} is missing" for path in wanted if path not in given]
     faults += [f"leaf {name(path)} is not expected" for path in given if path not in wanted]
@@ -172,7 +203,9 @@ def differences(expected: Tree, found: Tree) -> list[str]:
         if not isinstance(other, Tensor):
             faults.append(f"leaf {name(path)} is a {type(other).__name__}, not a tensor")
         elif other.shape != leaf.shape:
-            faults.append(f"leaf {name(path)} has shape {tuple(other.shape)}, expected {tuple(leaf.shape)}")
+            faults.append(
+                f"leaf {name(path)} has shape {tuple(other.shape)}, expected {tuple(leaf.shape)}"
+            )
         elif other.dtype != leaf.dtype:
             faults.append(f"leaf {name(path)} has dtype {other.dtype}, expected {leaf.dtype}")
     return faults

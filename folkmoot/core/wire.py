@@ -1,7 +1,8 @@
 """Trees as bytes and back, through safetensors: no code can travel, dtypes and 0-d shapes stay.
 
-A leaf's path is written as its keys joined by "/", with "%" and "/" inside a key escaped; names of parameters
-keep their dots. Empty dicts have no leaves, so they are kept in the header under `empty`.
+A leaf's path is written as its keys joined by "/", with "%" and "/" inside a key escaped; names of
+parameters keep their dots. Empty dicts have no leaves, so they are kept in the header under
+`empty`.
 """
 
 import json
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from folkmoot.core import tree as trees
 from folkmoot.core.errors import CheckpointError
-from folkmoot.core.tree import Path, Tree
+from folkmoot.core.tree import Tree
 
 
 def _escape(key: str) -> str:
@@ -23,14 +24,6 @@ def _escape(key: str) -> str:
 
 def _unescape(key: str) -> str:
     return key.replace("%2F", "/").replace("%25", "%")
-
-
-def _empty(tree: Tree, above: Path = ()) -> list[list[str]]:
-    found: list[list[str]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found += _empty(value, (*above, key)) if value else [[*above, key]]
-    return found
 
 
 def to_bytes(tree: Tree, header: Mapping[str, str] | None = None) -> bytes:
@@ -49,7 +42,7 @@ def to_bytes(tree: Tree, header: Mapping[str, str] | None = None) -> bytes:
             packed = packed.clone()
         seen.add(packed.data_ptr())
         owned["/".join(_escape(key) for key in path)] = packed
-    metadata = {"empty": json.dumps(_empty(tree)), **(header or {})}
+    metadata = {"empty": json.dumps(trees.empties(tree)), **(header or {})}
     # safetensors sorts by dtype and name; the tree must come back in its own order.
     metadata["order"] = json.dumps(list(owned))
     return save(owned, metadata=metadata)
@@ -64,24 +57,19 @@ def from_bytes(data: bytes) -> tuple[Tree, dict[str, str]]:
     """Read what `to_bytes` has written: the tree and its header.
 
     Raises:
-        CheckpointError: If the bytes are not a whole safetensors file.
+        CheckpointError: If the bytes are not a whole safetensors file, or not one of a tree.
     """
     try:
         flat = load(data)
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except (SafetensorError, ValueError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"These {len(data)} bytes are not a safetensors file: {error}.") from error
-    order = json.loads(metadata.pop("order", "null")) or list(flat)
-    empty = json.loads(metadata.pop("empty", "[]"))
-    pairs = (
-        (tuple(_unescape(key) for key in joined.split("/")), flat[joined]) for joined in order
-    )
-    tree = trees.build(pairs)
-    for path in empty:
-        inner = tree
-        for key in path:
-            inner = inner.setdefault(key, {})
+        order = json.loads(metadata.pop("order", "null")) or list(flat)
+        empty = json.loads(metadata.pop("empty", "[]"))
+        paths = [tuple(_unescape(key) for key in joined.split("/")) for joined in order]
+        tree = trees.build(zip(paths, (flat[joined] for joined in order), strict=True), empty)
+    # A stranger's bytes may name leaves that are not there, or one below another.
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"These {len(data)} bytes are not a tree: {error}.") from error
     return tree, metadata
 
 

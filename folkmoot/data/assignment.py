@@ -124,7 +124,7 @@ class Partition:
             drop_empty: Leave out clients that have no row; the others keep their ids.
 
         Returns:
-            Clients whose rows are in the order of the pooled set.
+            Clients by id, whose rows are in the order of `indices`.
 
         Raises:
             SettingsError: If a client is empty and `drop_empty` is not set, or the fraction is not

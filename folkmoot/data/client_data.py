@@ -123,8 +123,7 @@ class ClientData(Mapping[Id, Client]):
         return self._test is not None
 
     def sizes(self) -> NDArray[np.int64] | None:
-        """Return the number of train examples of each client, in the order of `ids`; None if not
-        known."""
+        """Return each client's number of train examples, in the order of `ids`; None if unknown."""
         return self._sizes
 
     def subset(self, ids: Iterable[Id]) -> "ClientData":
@@ -145,8 +144,7 @@ class ClientData(Mapping[Id, Client]):
         )
 
     def fingerprint(self) -> str:
-        """Return sha256 (hex) over what identifies the set, to find out whether two runs saw the
-        same clients.
+        """Return sha256 (hex) over what tells one set from another.
 
         It covers the set's name, all ids, and the sizes where they are known. For sets that lie in
         memory it also covers every byte of every example (read once, about 0.6 s a GiB, then
@@ -166,10 +164,12 @@ class ClientData(Mapping[Id, Client]):
         return Client(client_id, self)
 
     def __contains__(self, client_id: object) -> bool:
-        if type(client_id) is not int and not isinstance(client_id, str):
-            # A range would search one by one for anything but a plain int.
-            return isinstance(client_id, np.integer) and int(client_id) in self._places
-        return client_id in self._places
+        try:
+            plain = plain_id(client_id)
+        except DataError:
+            return False
+        # A range would search one by one for anything but an int.
+        return plain in self._places if type(plain) is type(self._ids[0]) else False
 
     def __iter__(self) -> Iterator[Id]:
         return iter(self._ids)
@@ -192,7 +192,7 @@ class ClientData(Mapping[Id, Client]):
 
     def _place(self, client_id: Id) -> int:
         places = self._places
-        return places.index(client_id) if isinstance(places, range) else places[client_id]  # type: ignore[arg-type]
+        return places.index(int(client_id)) if isinstance(places, range) else places[client_id]
 
     def _content_digest(self) -> str:
         if self._digest is None:

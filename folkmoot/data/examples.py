@@ -146,8 +146,8 @@ def read_dataset(dataset: Any, *, owner: str = "The test data") -> Tree:
 def _collated(batch: Any, owner: str) -> Tree:
     if isinstance(batch, Mapping):
         return _tree(batch, owner, "")
-    if is_pair(batch):
-        return {"x": batch[0], "y": batch[1]}
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return {name: as_tensor(part, owner, name) for name, part in zip("xy", batch, strict=True)}
     parts = len(batch) if isinstance(batch, tuple | list) else 1
     raise DataError(
         f"{owner}: an item of the Dataset has {parts} part(s), but a pair (x, y) or a dict of "

@@ -1,8 +1,12 @@
-"""Workers as forked processes: one stream a core, data and model shared with the parent, sums in shared memory.
+"""Workers as forked processes: one stream a core, data and model shared with the parent, sums in
+shared memory.
 
-A worker inherits clients, works and closures by fork, so nothing is pickled: classes of a notebook cell work. It is
-forked anew when a task is asked that it has not inherited. When client code raises or calls `breakpoint()`, the
-worker only says so: the parent does that block again by itself, with the same bits, and the error or the
+A worker inherits clients, works and closures by fork, so nothing is pickled: classes of a notebook
+    cell work. It is
+forked anew when a task is asked that it has not inherited. When client code raises or calls
+`breakpoint()`, the
+worker only says so: the parent does that block again by itself, with the same bits, and the error
+    or the
 debugger is where the user can see it.
 """
 
@@ -124,7 +128,8 @@ class Forked:
         cohort: Cohort,
         own: Mapping[ClientId, Tree],
     ) -> Iterator[Any]:
-        """Yield finished blocks in the cohort's order: sums, or single updates where there is no state."""
+        """Yield finished blocks in the cohort's order: sums, or single updates where there is no
+        state."""
         place = self._place(task, state)
         known = self._known[place]
         todo = fold.blocks(fold.ascending(cohort.clients))
@@ -197,7 +202,8 @@ class Forked:
         why = f"was ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         first, last = clients[0], clients[-1]
         return InfrastructureError(
-            f"Worker process {pid} {why} while it trained clients {first!r} to {last!r}. Signal 9 mostly means that "
+            f"Worker process {pid} {why} while it trained clients {first!r} to {last!r}. Signal 9 "
+            "mostly means that "
             "memory ran out: use fewer workers, or resume from the checkpoint."
         )
 
@@ -214,7 +220,10 @@ class Forked:
         with one_thread():
             if state is None:
                 for client in clients:
-                    yield client, self._stream.single(task, cohort, client, own.get(client), expected)
+                    yield (
+                        client,
+                        self._stream.single(task, cohort, client, own.get(client), expected),
+                    )
             else:
                 total = fold.zero(known.template)
                 yield self._stream.block(task, state, cohort, clients, own, expected, total)

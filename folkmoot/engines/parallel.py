@@ -1,7 +1,8 @@
-"""The parallel engine: one stream of clients a core, each with one thread of arithmetic; the sequential bits.
+"""The parallel engine: one stream of clients a core, each with one thread of arithmetic; the
+sequential bits.
 
-Two streams of one thread are faster than one stream of two threads on every workload that was measured, and
-unlike intra-op threads they stay so when something else runs on the machine.
+Two streams of one thread are faster than one stream of two threads on every workload that was
+measured, and unlike intra-op threads they stay so when something else runs on the machine.
 """
 
 import multiprocessing
@@ -17,7 +18,8 @@ from folkmoot.engines.threaded import Threaded
 
 
 def can_fork() -> bool:
-    """Tell whether processes can be forked safely: Linux, and no accelerator in use by this process."""
+    """Tell whether processes can be forked safely: Linux, and no accelerator in use by this
+    process."""
     forks = "fork" in multiprocessing.get_all_start_methods() and os.uname().sysname == "Linux"
     return forks and not torch.cuda.is_initialized()
 
@@ -32,8 +34,8 @@ def parallel(workers: int | None = None, *, threads: bool | None = None) -> Open
 
     Args:
         workers: Streams; None is one a core.
-        threads: Whether streams are threads instead of forked processes; None is processes where they can be
-            forked (Linux, no accelerator in use) and threads elsewhere.
+        threads: Whether streams are threads instead of forked processes; None is processes where
+            they can be forked (Linux, no accelerator in use) and threads elsewhere.
 
     Raises:
         SettingsError: If `workers` is below 1.

@@ -1,6 +1,7 @@
 """The reference: one client after another, in this process and thread.
 
-All other exact engines give these bits. `breakpoint()` works in client code, and its errors are the client's own.
+All other exact engines give these bits. `breakpoint()` works in client code, and its errors are the
+client's own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ from folkmoot.engines.stream import Stream, example, in_precision, one_thread
 
 
 def sequential() -> Opener:
-    """Run clients one after another, with one thread of arithmetic: the reference for all engines."""
+    """Run clients one after another, with one thread of arithmetic: the reference for all
+    engines."""
     return Sequential
 
 

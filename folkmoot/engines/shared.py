@@ -1,6 +1,7 @@
 """Trees in memory that forked processes share, and short messages between them.
 
-Memory is an anonymous mapping: nothing on disk, nothing to clean up, gone with the last process. Messages are a JSON
+Memory is an anonymous mapping: nothing on disk, nothing to clean up, gone with the last process.
+    Messages are a JSON
 header and the bytes of a tree; nothing that can run is sent.
 """
 
@@ -19,7 +20,8 @@ _LINE_BYTES = 64
 
 
 def shared_like(tree: Tree) -> Tree:
-    """Return zeros of a tree's shapes and dtypes, in memory that processes forked from here on share."""
+    """Return zeros of a tree's shapes and dtypes, in memory that processes forked from here on
+    share."""
     leaves = trees.leaves(tree)
     ends = [0]
     for leaf in leaves:
@@ -28,7 +30,9 @@ def shared_like(tree: Tree) -> Tree:
         ends.append(ends[-1] + size)
     memory = mmap.mmap(-1, max(ends[-1], _LINE_BYTES))
     views = [
-        torch.frombuffer(memory, dtype=leaf.dtype, count=leaf.numel(), offset=offset).view(leaf.shape)
+        torch.frombuffer(memory, dtype=leaf.dtype, count=leaf.numel(), offset=offset).view(
+            leaf.shape
+        )
         if leaf.numel()
         else torch.empty_like(leaf)
         for leaf, offset in zip(leaves, ends, strict=False)

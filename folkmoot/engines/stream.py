@@ -1,14 +1,16 @@
 """One stream of clients: the loop that every exact engine runs, here or in a worker.
 
-A stream trains one client after another with one thread of arithmetic and folds its block. It keeps an arena, so that
-a carry is copied into memory that is already there, and parameters stay bound to the module.
+A stream trains one client after another with one thread of arithmetic and folds its block. It keeps
+an arena, so that a carry is copied into memory that is already there, and parameters stay bound to
+the module.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
@@ -16,7 +18,7 @@ from folkmoot.core.aggregator import State, Sum, Update
 from folkmoot.core.algorithm import LocalWork, Seen, Task
 from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.tree import Tree
-from folkmoot.engines import batches as cut
+from folkmoot.engines.batches import Cut, Draws, batches, cut, draw, rows
 from folkmoot.engines.clock import now
 from folkmoot.local.diagnose import explain
 
@@ -35,7 +37,7 @@ class Skipped(Exception):
 
 
 @contextmanager
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Train with one thread of arithmetic: more threads give other bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -80,32 +82,35 @@ class Stream:
         expected: Update,
         total: Sum,
     ) -> Block:
-        """Train a block's clients in order and add what they encode to `total`, which is written into."""
-        block = Block(total, {}, [], 0.0)
+        """Train a block's clients in order and add what they encode to `total`, which is written
+        into."""
+        keep: dict[ClientId, Tree] = {}
+        left_out: list[LeftOut] = []
         client_s = 0.0
-        for client, order in zip(clients, self._first_orders(task, cohort, clients), strict=True):
+        encode_key = rng.derive(self.setting.seed, round=cohort.round, purpose="encode")
+        for client, ready in zip(clients, self._draw(task, cohort, clients), strict=True):
             begun = now()
             try:
-                update, new_own = self.train(task, cohort, client, own.get(client), order)
+                update, new_own = self.train(task, cohort, client, own.get(client), ready)
             except Skipped as skipped:
-                block.left_out.append(LeftOut(client, cohort.round, str(skipped)))
+                left_out.append(LeftOut(client, cohort.round, str(skipped)))
                 continue
             client_s += now() - begun
             reason = fold.fault(update, expected)
-            if reason is None:
-                key = self._key(cohort, client, "encode")
-                total = fold.add(total, task.aggregator.encode(state, update, key))
-            else:
-                block.left_out.append(LeftOut(client, cohort.round, reason))
+            if reason is not None:
+                left_out.append(LeftOut(client, cohort.round, reason))
                 continue
+            key = rng.of_client(encode_key, client)
+            total = fold.add(total, task.aggregator.encode(state, update, key))
             if new_own:
-                block.own[client] = trees.clone(new_own)
-        return block._replace(total=total, client_s=client_s)
+                keep[client] = trees.clone(new_own)
+        return Block(total, keep, left_out, client_s)
 
     def single(
         self, task: Task, cohort: Cohort, client: ClientId, own: Tree | None, expected: Update
     ) -> Update | LeftOut:
-        """Do one client's work and return its update, in memory of its own, or why it is left out."""
+        """Do one client's work and return its update, in memory of its own, or why it is left
+        out."""
         try:
             update, _ = self.train(task, cohort, client, own)
         except Skipped as skipped:
@@ -117,31 +122,37 @@ class Stream:
         return Update(value, float(update.weight), counts)
 
     def train(
-        self, task: Task, cohort: Cohort, client: ClientId, own: Tree | None, order: Any = None
+        self,
+        task: Task,
+        cohort: Cohort,
+        client: ClientId,
+        own: Tree | None,
+        ready: tuple[Cut, Draws] | None = None,
     ) -> tuple[Update, Tree]:
-        """Do one client's work; errors come out as they are, with client, round and stage as a note.
+        """Do one client's work; errors come out as they are, with client, round and stage as a
+        note.
 
         The update may share memory with the arena: use it before the next client, or copy it.
         """
         work, sent = task.work, task.broadcast
-        stage, data = "load", {}
+        stage, steps, data = "load", 0, {}
         try:
             data = self._data(cohort, client)
-            sizes = self._sizes(work, data)
-            key = self._key(cohort, client, work.name)
+            if ready is None or ready[0].examples != rows(data):
+                ready = self._plan(task, cohort, client, rows(data))
+            _refuse_too_few(work, ready[0])
             stage = "start"
             if own is None:
                 own = work.own(sent) if work.own else {}
-            carry = work.start(sent, own, rng.as_tensor(key))
+            carry = work.start(sent, own, ready[1].keys[0])
             if work.train:
-                carry = self._private(carry, sent, own)
-            steps = 0
-            for batch in cut.batches(data, sizes, work.plan, key, order):
-                stage = "step"
+                carry = self._private(work, carry, sent, own)
+            stage = "step"
+            for batch in batches(data, *ready):
                 carry = work.step(work, sent, carry, batch)
                 steps += 1
             stage = "finish"
-            return work.finish(sent, carry, Seen(steps, cut.used(work.plan, sizes)))
+            return work.finish(sent, carry, Seen(steps, ready[0].used))
         except Skipped:
             raise
         except Exception as error:
@@ -159,56 +170,80 @@ class Stream:
             raise Skipped(f"it has no {cohort.part} examples")
         return data
 
-    def _sizes(self, work: LocalWork, data: Tree) -> list[int]:
-        """Return one epoch's batch sizes, or say why this client cannot be trained."""
-        examples = cut.rows(data)
-        needs_pairs = work.train and bool(getattr(work.objective, "needs_pairs", False))
-        if not examples:
-            raise Skipped("it has no examples")
-        if needs_pairs and (examples == 1 or work.plan.batch_size == 1):
-            raise Skipped(
-                "a batch of one row has no batch statistics, which this model's normalisation layers need"
-            )
-        sizes = cut.cuts(examples, work.plan, needs_pairs)
-        if not sizes:
-            raise Skipped(f"it has {examples} examples, fewer than the batch size {work.plan.batch_size}")
-        return sizes
-
-    def _key(self, cohort: Cohort, client: ClientId, purpose: str) -> int:
-        return rng.derive(self.setting.seed, round=cohort.round, client=client, purpose=purpose)
-
-    def _first_orders(self, task: Task, cohort: Cohort, clients: Sequence[ClientId]) -> list[Any]:
-        """Shuffle a whole block at once where the sizes are known without loading."""
-        plan = task.work.plan
-        known = getattr(self.setting.clients, "size_of", None)
-        if not plan.shuffle or known is None or cohort.part != "train" or len(clients) == 1:
+    def _draw(
+        self, task: Task, cohort: Cohort, clients: Sequence[ClientId]
+    ) -> Sequence[tuple[Cut, Draws] | None]:
+        """Draw for a whole block at once, where its sizes are known without loading."""
+        size_of = getattr(self.setting.clients, "size_of", None)
+        sizes = [size_of(client) if size_of else None for client in clients]
+        if cohort.part != "train" or None in sizes:
             return [None] * len(clients)
-        sizes = [known(client) for client in clients]
-        if any(size is None for size in sizes):
-            return [None] * len(clients)
-        keys = [self._key(cohort, client, task.work.name) for client in clients]
-        return list(rng.orders(keys, sizes, 0))
+        base = rng.derive(self.setting.seed, round=cohort.round, purpose=task.work.name)
+        keys = [rng.of_client(base, client) for client in clients]
+        cuts = [cut(size, task.work.plan, _needs_pairs(task.work)) for size in sizes]
+        return list(zip(cuts, draw(keys, cuts), strict=True))
 
-    def _private(self, carry: Tree, sent: Tree, own: Tree) -> Tree:
+    def _plan(
+        self, task: Task, cohort: Cohort, client: ClientId, examples: int
+    ) -> tuple[Cut, Draws]:
+        key = rng.derive(
+            self.setting.seed, round=cohort.round, client=client, purpose=task.work.name
+        )
+        one = cut(examples, task.work.plan, _needs_pairs(task.work))
+        return one, draw([key], [one])[0]
+
+    def _private(self, work: LocalWork, carry: Tree, sent: Tree, own: Tree) -> Tree:
         """Copy what a carry shares with the broadcast or the client's own state into the arena."""
-        if self._sent is not sent:
-            self._sent = sent
-            self._sent_memory = _memory(sent)
-        shared = self._sent_memory | _memory(own) if own else self._sent_memory
+        fresh = self._sent is not sent
+        if fresh:
+            self._sent, self._sent_memory = sent, _memory(sent)
+        layout = _channels_last if getattr(work.objective, "channels_last", False) else torch.clone
         private: Tree = {}
-        for key, part in carry.items():
-            tree = part if isinstance(part, dict) else {"": part}
-            if _memory(tree).isdisjoint(shared):
-                private[key] = part
+        for name, part in carry.items():
+            if type(part) is not dict:
+                part = {"": part}
+            is_sent = part is sent.get(name)
+            if not part or not (is_sent or self._shares(part, own)):
+                private[name] = carry[name]
                 continue
-            kept = self._arena.get(key)
-            if kept is None or trees.differences(kept, tree):
-                kept = self._arena[key] = trees.clone(tree)
+            kept = self._arena.get(name)
+            # Within one broadcast its own leaves cannot change shape.
+            if kept is None or ((fresh or not is_sent) and trees.differences(kept, part)):
+                kept = self._arena[name] = trees.map(layout, part)
             else:
-                trees.copy_(kept, tree)
-            private[key] = kept if isinstance(part, dict) else kept[""]
+                trees.copy_(kept, part)
+            private[name] = kept.get("", kept) if type(carry[name]) is not dict else kept
         return private
+
+    def _shares(self, part: Tree, own: Tree) -> bool:
+        memory = _memory(part)
+        return not memory.isdisjoint(self._sent_memory) or not memory.isdisjoint(_memory(own))
 
 
 def _memory(tree: Tree) -> set[int]:
     return {leaf.untyped_storage().data_ptr() for leaf in trees.leaves(tree)}
+
+
+def _channels_last(leaf: Tensor) -> Tensor:
+    """Copy a leaf; filters of convolutions get their channels last."""
+    images = leaf.dim() == 4
+    return leaf.clone(memory_format=torch.channels_last if images else torch.preserve_format)
+
+
+def _needs_pairs(work: LocalWork) -> bool:
+    return work.train and bool(getattr(work.objective, "needs_pairs", False))
+
+
+def _refuse_too_few(work: LocalWork, cut: Cut) -> None:
+    """Leave out a client whose examples cannot make a batch."""
+    if not cut.examples:
+        raise Skipped("it has no examples")
+    if not cut.sizes:
+        raise Skipped(
+            f"it has {cut.examples} examples, fewer than the batch size {work.plan.batch_size}"
+        )
+    if 1 in cut.sizes and _needs_pairs(work):
+        raise Skipped(
+            "a batch of one row has no batch statistics, which this model's normalisation layers "
+            "need"
+        )

@@ -1,14 +1,14 @@
 """Workers as threads, each with a replica of the module: where processes cannot be forked.
 
-Torch's kernels release the interpreter's lock, so heavy models run as fast as in processes; small ones wait for the
-lock. A model that draws from the process's one generator would mix its streams, so it is refused.
+Torch's kernels release the interpreter's lock, so heavy models run as fast as in processes; small
+ones wait for the lock. A model that draws from the process's one generator would mix its streams,
+so it is refused.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-
-import threading
 
 import torch
 
@@ -75,7 +75,8 @@ class Threaded:
         yield from self._in_order(single, fold.ascending(cohort.clients))
 
     def _in_order(self, function: Any, inputs: Any) -> Iterator[Any]:
-        """Yield results in the order of the inputs; at most workers + 2 are under way or waiting."""
+        """Yield results in the order of the inputs; at most workers + 2 are under way or
+        waiting."""
         waiting: list[Future[Any]] = []
         try:
             for item in inputs:
@@ -92,8 +93,10 @@ class Threaded:
         replica = getattr(task.work.objective, "replica", None)
         if task.work.train and replica and replica().is_opaque:
             raise SettingsError(
-                "This model draws random numbers inside a kernel (dropout in an LSTM or in fused attention, or its own "
-                "torch.rand), which threads would mix. Use engine=fm.engines.sequential(), or processes."
+                "This model draws random numbers inside a kernel (dropout in an LSTM or in fused "
+                "attention, or its own "
+                "torch.rand), which threads would mix. Use engine=fm.engines.sequential(), or "
+                "processes."
             )
 
     def close(self) -> None:

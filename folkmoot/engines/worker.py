@@ -1,7 +1,7 @@
 """What a forked worker does: blocks, one after another, until its parent is gone.
 
-Also how its answers are written and read, so that both ends stand in one file. A sum of floats lies in a shared
-slot; private states and single updates are sent as bytes.
+Also how its answers are written and read, so that both ends stand in one file. A sum of floats lies
+in a shared slot; private states and single updates are sent as bytes.
 """
 
 import os

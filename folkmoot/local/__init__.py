@@ -1,8 +1,9 @@
 """The client's half: objectives, local training, transforms of works, evaluation."""
 
 from folkmoot.local.evaluate import evaluate
+from folkmoot.local.kinds import classifier, language_model, regressor
 from folkmoot.local.metrics import Metric
-from folkmoot.local.objective import classifier, language_model, objective, regressor
+from folkmoot.local.objective import objective
 from folkmoot.local.proximal import proximal
 from folkmoot.local.sgd import descent, sgd
 

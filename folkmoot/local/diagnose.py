@@ -20,9 +20,15 @@ def explain(objective: object, data: Tree, error: Exception) -> str:
     params = trees.leaves(objective.init()["params"])  # type: ignore[attr-defined]
     wanted = params[0].dtype
     for path, leaf in leaves.items():
-        if path[-1] != target and leaf.is_floating_point() and leaf.dtype != wanted and "dtype" in text:
+        if (
+            path[-1] != target
+            and leaf.is_floating_point()
+            and leaf.dtype != wanted
+            and "dtype" in text
+        ):
             return (
-                f"Leaf {trees.name(path)} is {_short(leaf.dtype)}, but the model's parameters are {_short(wanted)}: "
+                f"Leaf {trees.name(path)} is {_short(leaf.dtype)}, but the model's parameters are "
+                f"{_short(wanted)}: "
                 f"convert the data with .to({wanted}), or the model."
             )
     labels = leaves.get((target,)) if isinstance(target, str) else None
@@ -30,7 +36,8 @@ def explain(objective: object, data: Tree, error: Exception) -> str:
         return f"There is no leaf {target!r}, in which the targets are expected; the leaves are {_shapes(data)}."
     if labels is not None and "out of bounds" in text and not labels.is_floating_point():
         return (
-            f"Leaf {target} holds labels from {int(labels.min())} to {int(labels.max())}, which do not fit the number of the "
+            f"Leaf {target} holds labels from {int(labels.min())} to {int(labels.max())}, which "
+            "do not fit the number of the "
             "model's outputs. Count labels from 0, or give the last layer one output a class."
         )
     if labels is not None and labels.is_floating_point() and "Long" in text:
@@ -44,5 +51,6 @@ def _short(dtype: torch.dtype) -> str:
 
 def _shapes(data: Tree) -> str:
     return ", ".join(
-        f"{trees.name(path)} {_short(leaf.dtype)} {tuple(leaf.shape)}" for path, leaf in trees.items(data)
+        f"{trees.name(path)} {_short(leaf.dtype)} {tuple(leaf.shape)}"
+        for path, leaf in trees.items(data)
     )

@@ -1,9 +1,11 @@
-"""Dropout from the step's key, not from a generator: equal masks sequential, in threads and under vmap.
+"""Dropout from the step's key, not from a generator: equal masks sequential, in threads and under
+vmap.
 
-Torch's dropout draws from one generator of the process, so two threads that train at once mix their streams. Inside
-`keyed`, `F.dropout` and its kin (hence `nn.Dropout`) draw their mask as an integer hash of (step's key, number of
-the call, index). What cannot be reached this way, dropout inside `nn.LSTM` or fused attention and a model's own
-`torch.rand`, follows the default generator: `seeded` seeds it from the key and puts it back afterwards.
+Torch's dropout draws from one generator of the process, so two threads that train at once mix their
+streams. Inside `keyed`, `F.dropout` and its kin (hence `nn.Dropout`) draw their mask as an integer
+hash of (step's key, number of the call, index). What cannot be reached this way, dropout inside
+`nn.LSTM` or fused attention and a model's own `torch.rand`, follows the default generator: `seeded`
+seeds it from the key and puts it back afterwards.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from folkmoot.core.rng import keep_mask
 
+
 def _mask(key: Tensor, call: int, tensor: Tensor, drop: float, channels: bool) -> Tensor:
     shape = tensor.shape
     if channels:
@@ -26,7 +29,8 @@ def _mask(key: Tensor, call: int, tensor: Tensor, drop: float, channels: bool) -
 
 
 class KeyedDropout(TorchFunctionMode):
-    """While entered, dropout draws from `key`; calls are numbered in the order of the forward pass."""
+    """While entered, dropout draws from `key`; calls are numbered in the order of the forward
+    pass."""
 
     def __init__(self, key: Tensor) -> None:
         super().__init__()
@@ -42,7 +46,12 @@ class KeyedDropout(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _drop(
-        self, channels: bool, tensor: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+        self,
+        channels: bool,
+        tensor: Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
     ) -> Tensor:
         if not training or p == 0:
             return tensor

@@ -1,4 +1,5 @@
-"""Evaluation is work like any other: its update is the sums of the metrics, and sums are all that leaves."""
+"""Evaluation is work like any other: its update is the sums of the metrics, and sums are all that
+leaves."""
 
 import torch
 from torch import Tensor
@@ -44,8 +45,8 @@ def finished(objective: Objective, sums: Tree, over_clients: bool = False) -> di
     Args:
         objective: Whose metrics they are.
         sums: From `evaluate`, of one client or added over several.
-        over_clients: Whether they were added over clients; then a metric that is no function of sums is named
-            as the mean of clients that it is.
+        over_clients: Whether they were added over clients; then a metric that is no function of
+            sums is named as the mean of clients that it is.
     """
     values = {}
     for metric in objective.metrics:  # type: ignore[attr-defined]

@@ -1,9 +1,11 @@
-"""Metrics as sums: what is measured of each example can be added over batches, clients and machines.
+"""Metrics as sums: what is measured of each example can be added over batches, clients and
+machines.
 
-A mean of means is wrong whenever sizes differ, so a metric is `measure` (numbers per example, to be added) and
-`finish` (from the sums to the value): accuracy adds (right, 1), RMSE adds (squared error, 1) and takes the root
-last, F1 adds counts. A metric that is not a function of sums is a `whole` metric: it sees all of one client's
-outputs at once, and over clients it can only be a mean of client values, which its name then says.
+A mean of means is wrong whenever sizes differ, so a metric is `measure` (numbers per example, to be
+added) and `finish` (from the sums to the value): accuracy adds (right, 1), RMSE adds (squared
+error, 1) and takes the root last, F1 adds counts. A metric that is not a function of sums is a
+`whole` metric: it sees all of one client's outputs at once, and over clients it can only be a mean
+of client values, which its name then says.
 """
 
 from collections.abc import Callable
@@ -78,7 +80,8 @@ def mae() -> Metric:
 
 
 def f1(positive: int = 1) -> Metric:
-    """F1 score of one class, from added counts of true positives, false positives and false negatives.
+    """F1 score of one class, from added counts of true positives, false positives and false
+    negatives.
 
     Args:
         positive: The class whose score is meant.
@@ -101,8 +104,8 @@ def f1(positive: int = 1) -> Metric:
 def whole(name: str, function: Callable[[Any, Any], float], better: str = "higher") -> Metric:
     """Build a metric that is no function of sums, such as a rank statistic.
 
-    On the held-out set it is exact. Over clients it is the mean of the clients' values by examples, and is
-    reported as `name (mean of clients)`.
+    On the held-out set it is exact. Over clients it is the mean of the clients' values by examples,
+    and is reported as `name (mean of clients)`.
 
     Args:
         name: What it is called in tables.

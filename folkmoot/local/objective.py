@@ -1,18 +1,18 @@
 """Objectives: whose model, which loss, which metrics, as functions of trees.
 
-Four builders cover most programs; `objective(model, loss, metrics)` takes any module and any loss. The user's module
-is copied and stays as it was.
+Four builders cover most programs; `objective(model, loss, metrics)` takes any module and any loss.
+The user's module is copied and stays as it was.
 """
 
 import contextlib
 import copy
 import dataclasses
+import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from folkmoot.core.algorithm import Batch
@@ -23,7 +23,7 @@ from folkmoot.local import metrics as metric
 from folkmoot.local.metrics import Metric
 from folkmoot.local.replica import Loss, Replica, call, shared_leaves
 
-_BATCH_STATISTICS = nn.modules.batchnorm._NormBase
+_BATCH_STATISTICS = nn.modules.batchnorm._BatchNorm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,8 @@ class ModuleObjective:
     metrics: tuple[Metric, ...]
     """What evaluation reports; the first is the loss."""
     target: str | None = "y"
-    """The leaf of the data that holds the targets; all others are inputs. None: the inputs are the targets."""
+    """The leaf of the data that holds the targets; all others are inputs. None: the inputs are the
+    targets."""
     mean_loss: Loss | None = None
     """A fused form of `loss(...).mean()`, where there is one."""
     precision: str = "float32"
@@ -73,14 +74,23 @@ class ModuleObjective:
         # One variant for good: its replicas are kept between rounds.
         if precision not in self.variants:
             self.variants[precision] = dataclasses.replace(
-                self, precision=precision, threads=threading.local(), variants={self.precision: self}
+                self,
+                precision=precision,
+                threads=threading.local(),
+                variants={self.precision: self},
             )
         return self.variants[precision]
 
-    @property
+    @functools.cached_property
     def needs_pairs(self) -> bool:
-        """Whether a training batch of one row has no meaning, because layers use batch statistics."""
+        """Whether a training batch of one row has no meaning, because layers use batch
+        statistics."""
         return any(isinstance(layer, _BATCH_STATISTICS) for layer in self.model.modules())
+
+    @functools.cached_property
+    def channels_last(self) -> bool:
+        """Whether images are laid out with channels last, which convolutions on CPUs want."""
+        return any(isinstance(layer, nn.Conv2d) for layer in self.model.modules())
 
     def replica(self) -> Replica:
         """Return this thread's copy of the model."""
@@ -91,6 +101,8 @@ class ModuleObjective:
 
     def split(self, data: Tree) -> tuple[Any, Any]:
         """Return (inputs, targets) of a batch's data."""
+        if self.channels_last:
+            data = {key: _channels_last(leaf) for key, leaf in data.items()}
         if self.target is None:
             inputs = {key: leaf for key, leaf in data.items() if key != "y"}
             only = inputs["x"] if len(inputs) == 1 and "x" in inputs else inputs
@@ -116,7 +128,8 @@ class ModuleObjective:
     def _mapped_grad(
         self, replica: Replica, params: Tree, buffers: Tree, counts: Tree, batch: Batch
     ) -> tuple[Tree, Tensor]:
-        """Differentiate under `torch.func` or the compiler: the same forward pass, bound to traced leaves."""
+        """Differentiate under `torch.func` or the compiler: the same forward pass, bound to traced
+        leaves."""
 
         def value(leaves: Tree) -> Tensor:
             replica.bind(list(leaves.values()))
@@ -164,6 +177,12 @@ class ModuleObjective:
         return {name: real @ values for name, values in rows.items()}
 
 
+def _channels_last(leaf: Any) -> Any:
+    """Lay images out with channels last; the numbers are the same."""
+    is_image = isinstance(leaf, Tensor) and leaf.dim() == 4
+    return leaf.contiguous(memory_format=torch.channels_last) if is_image else leaf
+
+
 def objective(
     model: nn.Module,
     loss: Loss,
@@ -175,41 +194,49 @@ def objective(
     """Join a model, a loss and metrics.
 
     Args:
-        model: Any module with a trainable parameter; it is copied. It is called on leaf "x" of a batch, or with
-            the leaves as keyword arguments where there are several.
-        loss: `loss(outputs, targets)` -> one value a row, (rows,), or a scalar that is a mean over rows. Losses
-            by row let engines pad; a scalar works everywhere else.
+        model: Any module with a trainable parameter; it is copied. It is called on leaf "x" of a
+            batch, or with the leaves as keyword arguments where there are several.
+        loss: `loss(outputs, targets)` -> one value a row, (rows,), or a scalar that is a mean over
+            rows. Losses by row let engines pad; a scalar works everywhere else.
         metrics: What evaluation reports beside the loss.
         target: Name of the leaf with the targets; None where the inputs are their own target.
         mean_loss: A faster form of the mean of `loss`, if there is one.
 
     Raises:
-        SettingsError: If the model is no module, has nothing to train, or has parameters without a shape yet.
+        SettingsError: If the model is no module, has nothing to train, or has parameters without a
+            shape yet.
     """
     if not isinstance(model, nn.Module):
         raise SettingsError(
-            f"The model must be a torch.nn.Module, but is a {type(model).__name__}. Pass an instance of it."
+            f"The model must be a torch.nn.Module, but is a {type(model).__name__}. Pass an "
+            "instance of it."
             if not isinstance(model, type)
             else f"The model must be an instance, but is the class {model.__name__}. Call it: {model.__name__}()."
         )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         raise SettingsError(
-            "The model has lazy layers whose parameters have no shape yet. Call it once on an example first."
+            "The model has lazy layers whose parameters have no shape yet. Call it once on an "
+            "example first."
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise SettingsError(
-            f"The model {type(model).__name__} has no trainable parameter, so there is nothing to learn. Set "
+            f"The model {type(model).__name__} has no trainable parameter, so there is nothing to "
+            "learn. Set "
             "requires_grad on the parameters that should be trained."
         )
     named = (_loss_metric(loss), *metrics)
     names = [m.name for m in named]
     if len(set(names)) < len(names):
-        raise SettingsError(f"Two metrics have one name: {', '.join(names)}. Rename one with metric._replace(name=...).")
+        raise SettingsError(
+            f"Two metrics have one name: {', '.join(names)}. Rename one with "
+            "metric._replace(name=...)."
+        )
     return ModuleObjective(copy.deepcopy(model), loss, named, target, mean_loss)
 
 
 def _loss_metric(loss: Loss) -> Metric:
-    """Report the loss as a mean over examples, also where the loss itself is a mean over a batch."""
+    """Report the loss as a mean over examples, also where the loss itself is a mean over a
+    batch."""
 
     def measure(outputs: Any, targets: Any) -> Tensor:
         value = loss(outputs, targets)
@@ -219,96 +246,3 @@ def _loss_metric(loss: Loss) -> Metric:
         return torch.stack([value, torch.ones_like(value)], dim=1)
 
     return Metric("loss", measure, metric.ratio, "lower")
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(rows,); one output is the logit of class 1."""
-    if outputs.dim() == 1 or outputs.shape[1] == 1:
-        logits = outputs.reshape(targets.shape)
-        each = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
-    else:
-        each = F.cross_entropy(outputs, targets, reduction="none")
-    return each.reshape(len(targets), -1).mean(dim=1) if each.dim() > 1 else each
-
-
-def _mean_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    if outputs.dim() == 2 and outputs.shape[1] > 1:
-        return F.cross_entropy(outputs, targets)
-    return _cross_entropy(outputs, targets).mean()
-
-
-def classifier(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
-    """Learn classes: cross-entropy and accuracy.
-
-    Args:
-        model: Its outputs are logits, (rows, classes, ...), or (rows,) or (rows, 1) for two classes. It is copied.
-        metrics: More metrics, such as `f1()`.
-
-    Data: "x" is the input and "y" the class, int64 from 0, (rows, ...).
-    """
-    return objective(
-        model, _cross_entropy, (metric.accuracy(), *metrics), mean_loss=_mean_cross_entropy
-    )
-
-
-def _square_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    # Outputs (rows, 1) against targets (rows,) would broadcast to (rows, rows) in silence.
-    errors = outputs.reshape(targets.shape) - targets
-    return errors.square().reshape(len(targets), -1).mean(dim=1)
-
-
-def regressor(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
-    """Learn numbers: mean squared error, reported with RMSE and MAE.
-
-    Args:
-        model: Its outputs have as many numbers a row as the targets. It is copied.
-        metrics: More metrics.
-
-    Data: "x" is the input and "y" the target, floating, (rows, ...).
-    """
-    return objective(model, _square_error, (metric.rmse(), metric.mae(), *metrics))
-
-
-IGNORED = -100
-"""Target of a position that counts nowhere, as in PyTorch."""
-
-
-def _tokens(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (losses, valid), each (rows, length)."""
-    each = F.cross_entropy(
-        outputs.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
-    )
-    return each, targets != IGNORED
-
-
-def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    losses, valid = _tokens(outputs, targets)
-    return losses.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-
-
-def _over_tokens(name: str, each: Callable[[Tensor, Tensor], Tensor], better: str) -> Metric:
-    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
-        valid = targets != IGNORED
-        return torch.stack([(each(outputs, targets) * valid).sum(1), valid.sum(1)], dim=1)
-
-    return Metric(name, measure, metric.ratio, better)
-
-
-def language_model(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
-    """Learn the next token: cross-entropy, with accuracy and perplexity over all tokens.
-
-    The loss of a row is the mean over its tokens; a batch's loss is the mean over its rows.
-
-    Args:
-        model: Its outputs are logits, (rows, length, vocabulary). It is copied.
-        metrics: More metrics.
-
-    Data: "x" is int64 (rows, length); "y" is the next token at each place, or -100 where there is none.
-    """
-    nats = _over_tokens("loss", lambda outputs, targets: _tokens(outputs, targets)[0], "lower")
-    perplexity = nats._replace(
-        name="perplexity", finish=lambda sums: float(torch.exp(sums[0] / sums[1]))
-    )
-    right = _over_tokens("accuracy", lambda o, t: (o.argmax(-1) == t).double(), "higher")
-    built = objective(model, _token_loss, (right, perplexity, *metrics))
-    return dataclasses.replace(built, metrics=(nats, *built.metrics[1:]), threads=threading.local(), variants={})

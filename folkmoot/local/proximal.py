@@ -1,7 +1,7 @@
 """The proximal term: a pull of the local model towards the broadcast one.
 
-Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv:1812.06127, equation 2:
-mu / 2 * ||w - w_sent||^2 is added to the loss, so mu * (w - w_sent) to the gradient.
+Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv:1812.06127,
+equation 2: mu / 2 * ||w - w_sent||^2 is added to the loss, so mu * (w - w_sent) to the gradient.
 """
 
 from folkmoot.core import tree as trees
@@ -24,7 +24,8 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
     before = work.correct
     if before is None:
         raise SettingsError(
-            f"The work {work.name!r} writes its own step, so a proximal term cannot ride on it. Add the term in that "
+            f"The work {work.name!r} writes its own step, so a proximal term cannot ride on it. "
+            "Add the term in that "
             "step, or build the work with local.sgd(...)."
         )
     if mu == 0:

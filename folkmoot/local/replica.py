@@ -1,8 +1,8 @@
 """A stream's own copy of a model, into whose slots parameters are put without being copied.
 
-`functional_call` costs more than a small model's whole step. Here the parameters are stored into the module's own
-dicts, once, and stay bound for as long as the same tensors come back, which is the case when steps write
-into their carry.
+`functional_call` costs more than a small model's whole step. Here the parameters are stored into
+the module's own dicts, once, and stay bound for as long as the same tensors come back, which is the
+case when steps write into their carry.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ Slot = tuple[dict[str, Any], str]
 
 
 def _slots(module: nn.Module, kind: str, names: dict[str, Tensor]) -> list[list[Slot]]:
-    """Find, for each named tensor, every place in the module that holds it (two where it is tied)."""
+    """Find, for each named tensor, every place in the module that holds it (two where it is
+    tied)."""
     places: dict[int, list[Slot]] = {id(tensor): [] for tensor in names.values()}
     for layer in module.modules():
         held = getattr(layer, kind)
@@ -31,8 +32,11 @@ def _slots(module: nn.Module, kind: str, names: dict[str, Tensor]) -> list[list[
     return [places[id(tensor)] for tensor in names.values()]
 
 
-def shared_leaves(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Return what travels of a model: trainable parameters, floating buffers, other buffers; tied ones once.
+def shared_leaves(
+    module: nn.Module,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Return what travels of a model: trainable parameters, floating buffers, other buffers; tied
+    ones once.
 
     Frozen parameters and non-persistent buffers stay in the module.
     """
@@ -49,7 +53,8 @@ class Replica:
     """One thread's module, with the places of everything that travels."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.module = copy.deepcopy(model)
+        # All layers alike, as after any evaluation: a layer left in eval mode would train by luck.
+        self.module = copy.deepcopy(model).train()
         params, buffers, counts = shared_leaves(self.module)
         self._param_slots = _slots(self.module, "_parameters", params)
         self._buffer_slots = _slots(self.module, "_buffers", buffers)

@@ -1,7 +1,8 @@
 """Local training: steps of an optimizer along the (corrected) gradient.
 
-McMahan et al., AISTATS 2017, arXiv:1602.05629, ClientUpdate. The weight of an update is the number of distinct
-examples that were used; momentum and other optimizer state begin anew for each client and round.
+McMahan et al., AISTATS 2017, arXiv:1602.05629, ClientUpdate. The weight of an update is the number
+of distinct examples that were used; momentum and other optimizer state begin anew for each client
+and round.
 """
 
 import torch
@@ -43,8 +44,8 @@ def sgd(
         weight_decay: Pull towards 0, added to the gradient.
         clip_gradient: Largest L2 norm of one step's gradient; None leaves it.
         shuffle: Whether each epoch has an order of its own.
-        last: A short last batch: "keep" it, "drop" it, or "join" it to the one before. Models with batch
-            statistics always join a last batch of one row.
+        last: A short last batch: "keep" it, "drop" it, or "join" it to the one before. Models with
+            batch statistics always join a last batch of one row.
 
     Raises:
         SettingsError: If a number is out of range, or the objective is a bare module.
@@ -77,17 +78,21 @@ def descent(
 
     Args:
         objective: Model, loss and metrics.
-        optimizer: From `folkmoot.optimizers`, such as `adam(0.001)`; its state begins anew each round.
+        optimizer: From `folkmoot.optimizers`, such as `adam(0.001)`; its state begins anew each
+            round.
         epochs, steps, batch_size, clip_gradient, shuffle, last: As in `sgd`.
     """
     if isinstance(objective, torch.nn.Module):
         raise SettingsError(
-            f"Local work needs an objective, but was given the module {type(objective).__name__}. Say what is learnt: "
+            f"Local work needs an objective, but was given the module {type(objective).__name__}. "
+            "Say what is learnt: "
             "fm.classifier(model), fm.regressor(model), or fm.objective(model, loss)."
         )
     if clip_gradient is not None:
         positive(clip_gradient=clip_gradient)
-    plan = Plan(epochs if epochs is not None or steps is not None else 1, steps, batch_size, shuffle, last)
+    plan = Plan(
+        epochs if epochs is not None or steps is not None else 1, steps, batch_size, shuffle, last
+    )
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
         return {

@@ -1,7 +1,8 @@
 """Checkpoints: what a run needs to go on, written whole or not at all.
 
-One safetensors file a round, under a temporary name until it is on the disk, so that a kill at any instant leaves
-the previous one. The two newest are kept; a damaged one is reported and the one before it is used.
+One safetensors file a round, under a temporary name until it is on the disk, so that a kill at any
+instant leaves the previous one. The two newest are kept; a damaged one is reported and the one
+before it is used.
 """
 
 import json
@@ -63,13 +64,15 @@ def load_checkpoint(folder: Path) -> Stored | None:
             continue
         if faults:
             warnings.warn(
-                f"A checkpoint in {folder} is damaged ({faults[0]}); going on from round {stored.snapshot.round} instead.",
+                f"A checkpoint in {folder} is damaged ({faults[0]}); going on from round "
+                f"{stored.snapshot.round} instead.",
                 stacklevel=2,
             )
         return stored
     if faults:
         raise CheckpointError(
-            f"No checkpoint in {folder} can be read: {'; '.join(faults)}. Remove the folder to begin anew."
+            f"No checkpoint in {folder} can be read: {'; '.join(faults)}. Remove the folder to "
+            "begin anew."
         )
     return None
 
@@ -95,7 +98,8 @@ def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
     ]
     if changed:
         raise CheckpointError(
-            f"The checkpoint belongs to another program: {'; '.join(changed)}. Restore these settings, or choose another "
+            f"The checkpoint belongs to another program: {'; '.join(changed)}. Restore these "
+            "settings, or choose another "
             "folder."
         )
 

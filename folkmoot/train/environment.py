@@ -25,7 +25,8 @@ def program_facts(
     seed: int,
     precision: str,
 ) -> dict[str, Any]:
-    """Return what two runs must share to have the same bits, as plain JSON; the number of rounds may differ."""
+    """Return what two runs must share to have the same bits, as plain JSON; the number of rounds
+    may differ."""
     work = algorithm.works[0]
     params = algorithm.objective.init()["params"]
     return {

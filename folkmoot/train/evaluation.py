@@ -1,7 +1,8 @@
-"""Judging the global model: on the researcher's held-out set, and on each client's own test examples.
+"""Judging the global model: on the researcher's held-out set, and on each client's own test
+examples.
 
-Both are tasks for the engine, so they run where clients run. Sums are added over shards and clients; quantiles need
-single clients' values, which only a simulation may see.
+Both are tasks for the engine, so they run where clients run. Sums are added over shards and
+clients; quantiles need single clients' values, which only a simulation may see.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from folkmoot.local.evaluate import evaluate, finished
 from folkmoot.train.stopping import Best
 
 MOST_CLIENTS = 1_000
-"""Clients whose own tests are run at each evaluation; more are sampled down to these, once for a run."""
+"""Clients whose own tests are run at each evaluation; more are sampled down to these, once for a
+run."""
 _SHARD_ROWS = 500
 _ADD = total()
 
@@ -35,7 +37,8 @@ class ClientResult(NamedTuple):
 
 
 def shards(test: Tree | None, objective: Any) -> list[Tree]:
-    """Cut a held-out set into pieces that are evaluated side by side; their order is the order of the sum."""
+    """Cut a held-out set into pieces that are evaluated side by side; their order is the order of
+    the sum."""
     if test is None:
         return []
     rows = len(trees.leaves(test)[0])
@@ -89,11 +92,14 @@ class Judge:
         self.best = self._first_best(metric)
 
     def _first_best(self, metric: str | None) -> Best:
-        """Choose the column by which models are compared: on the held-out set, or over clients' tests."""
+        """Choose the column by which models are compared: on the held-out set, or over clients'
+        tests."""
         if metric is None:
             metric = "accuracy" if "accuracy" in self.better else next(iter(self.better))
         if metric not in self.better:
-            raise SettingsError(f"best={metric!r} is no metric of the objective.{did_you_mean(metric, self.better)}")
+            raise SettingsError(
+                f"best={metric!r} is no metric of the objective.{did_you_mean(metric, self.better)}"
+            )
         part = "test" if self.num_shards else "clients"
         return Best(f"{part}_{metric}", self.better[metric])
 
@@ -117,7 +123,9 @@ def chosen_clients(clients: Mapping[ClientId, Any], seed: int) -> list[ClientId]
         return ids
     order = getattr(clients, "ids", None) or list(clients)
     generator = rng.generator(rng.derive(seed, purpose="evaluated clients"))
-    return sorted(order[place] for place in generator.choice(len(order), MOST_CLIENTS, replace=False).tolist())
+    return sorted(
+        order[place] for place in generator.choice(len(order), MOST_CLIENTS, replace=False).tolist()
+    )
 
 
 def spread(results: Mapping[ClientId, ClientResult], better: Mapping[str, str]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """One round: the generator asks, the engine answers, the next state comes back.
 
-A round is atomic. What it starts from is a `Snapshot`, what it ends with is another one; a round without a usable
-answer leaves everything but its number as it was.
+A round is atomic. What it starts from is a `Snapshot`, what it ends with is another one; a round
+without a usable answer leaves everything but its number as it was.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from folkmoot.core.algorithm import Algorithm, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
+from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import example
 
 
@@ -50,7 +51,8 @@ def first_snapshot(algorithm: Algorithm) -> Snapshot:
     missing = [name for name in ("params", "buffers", "counts") if name not in state]
     if missing:
         raise SettingsError(
-            f"The state of algorithm {algorithm.name!r} has no {missing[0]!r}. Its init() must return params, buffers and "
+            f"The state of algorithm {algorithm.name!r} has no {missing[0]!r}. Its init() must "
+            "return params, buffers and "
             "counts, which are the model, beside whatever else it keeps."
         )
     return Snapshot(0, state, {}, {})
@@ -97,7 +99,8 @@ def run_round(
 def _check_task(algorithm: Algorithm, task: Any) -> None:
     if not isinstance(task, Task):
         raise SettingsError(
-            f"The round of algorithm {algorithm.name!r} yielded a {type(task).__name__}. It must yield "
+            f"The round of algorithm {algorithm.name!r} yielded a {type(task).__name__}. It must "
+            "yield "
             "Task(broadcast, work, aggregator) and receive the aggregate."
         )
 
@@ -111,15 +114,18 @@ def _aggregator_state(task: Task, cohort: Cohort, codec: Tree | None) -> State:
 def _ask(
     engine: Engine, task: Task, state: State, cohort: Cohort, own: dict[ClientId, Tree]
 ) -> tuple[Collected, Any]:
-    """Return what came back, and what the aggregator decodes: a sum, or each update where it must see them."""
+    """Return what came back, and what the aggregator decodes: a sum, or each update where it must
+    see them."""
     if task.aggregator.sees is not EACH:
         collected = engine.ask(task, state, cohort, own)
         return collected, collected.total
     updates, left_out = [], []
     for _, found in engine.stream(task, cohort, own):
         (left_out if isinstance(found, LeftOut) else updates).append(found)
-    total = fold.zero(example(task))._replace(count=len(updates))
-    return Collected(total, {}, left_out, 0.0, 0), updates
+    expected = example(task)
+    total = fold.zero(expected)._replace(count=len(updates))
+    sent_bytes = len(updates) * upload_bytes(expected)
+    return Collected(total, {}, left_out, 0.0, sent_bytes), updates
 
 
 def _added(report: RoundReport, collected: Collected, task: Task, cohort: Cohort) -> RoundReport:
@@ -140,10 +146,13 @@ def _nobody(cohort: Cohort, left_out: list[LeftOut]) -> str:
     first = left_out[0]
     if all("NaN or infinite" in left.reason for left in left_out):
         raise DivergenceError(
-            f"Training diverged in round {cohort.round}: the update of every one of {len(left_out)} clients is not finite; "
-            f"client {first.client!r}: {first.reason}. Lower the learning rate, or clip the gradients "
+            f"Training diverged in round {cohort.round}: the update of every one of "
+            f"{len(left_out)} clients is not finite; "
+            f"client {first.client!r}: {first.reason}. Lower the learning rate, or clip the "
+            "gradients "
             "(clip_gradient=)."
         )
     return (
-        f"Round {cohort.round} has no usable answer of {len(cohort.clients)} clients; client {first.client!r}: {first.reason}."
+        f"Round {cohort.round} has no usable answer of {len(cohort.clients)} clients; client "
+        f"{first.client!r}: {first.reason}."
     )

@@ -1,4 +1,5 @@
-"""The look before the first round: one step of one client, so that a mistake shows at once and by name."""
+"""The look before the first round: one step of one client, so that a mistake shows at once and by
+name."""
 
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm, Batch, Task
@@ -42,7 +43,8 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
 
 
 def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:
-    """Measure two rows of the test set, so that a wrong shape is not found after a round of training."""
+    """Measure two rows of the test set, so that a wrong shape is not found after a round of
+    training."""
     check_examples(held_out, "test set", "test")
     rows = trees.map(lambda leaf: leaf[:_ROWS], held_out)
     batch = Batch(rows, None, as_tensor(0), 0)

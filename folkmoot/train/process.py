@@ -1,8 +1,8 @@
 """The two-verb process: drive the rounds by hand.
 
-    process = fm.process(algorithm)
-    state = process.initialize()
-    state, metrics = process.next(state, clients)
+process = fm.process(algorithm)
+state = process.initialize()
+state, metrics = process.next(state, clients)
 """
 
 import contextlib
@@ -39,10 +39,12 @@ class Process:
 
         Args:
             state: What `initialize` or the last `next` returned; it stays as it is.
-            clients: This round's clients: a `ClientData`, or a list or dict of Datasets, (x, y) pairs or trees.
+            clients: This round's clients: a `ClientData`, or a list or dict of Datasets, (x, y)
+                pairs or trees.
 
         Returns:
-            The next state, and what happened: round, clients asked and answered, who was left out and why,
+            The next state, and what happened: round, clients asked and answered, who was left out
+                and why,
             seconds of client work, bytes.
         """
         federation = as_clients(clients)
@@ -85,6 +87,7 @@ def process(algorithm: Algorithm, *, seed: int = 0, engine: Opener | None = None
     """
     if not isinstance(algorithm, Algorithm):
         raise SettingsError(
-            f"process() needs an algorithm, such as fm.fedavg(work), but was given a {type(algorithm).__name__}."
+            "process() needs an algorithm, such as fm.fedavg(work), but was given a "
+            f"{type(algorithm).__name__}."
         )
     return Process(algorithm, seed, engine or sequential())

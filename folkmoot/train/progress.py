@@ -1,6 +1,8 @@
-"""How a run shows itself: a live bar on a terminal or in a notebook, a line for each evaluation elsewhere.
+"""How a run shows itself: a live bar on a terminal or in a notebook, a line for each evaluation
+elsewhere.
 
-Each builder returns a context whose value is a function of events, so that a bar is closed also when the run fails.
+Each builder returns a context whose value is a function of events, so that a bar is closed also
+when the run fails.
 """
 
 import contextlib
@@ -11,7 +13,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 
 from folkmoot.train.events import Callback, Event

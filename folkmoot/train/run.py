@@ -56,29 +56,37 @@ def run(
 
     Args:
         algorithm: What is done, such as `fedavg(work)`.
-        clients: Whose data: a `ClientData`, or a list or dict of torch Datasets, (x, y) pairs or trees.
+        clients: Whose data: a `ClientData`, or a list or dict of torch Datasets, (x, y) pairs or
+            trees.
         rounds: Rounds to run; a resumed run counts those already done.
-        cohort: Clients asked in a round, as a number, or as a share of the population if it is a float; None is
-            everyone.
-        sampling: Another way to draw a cohort, from `fm.sampling`, or a function (clients, round, rng) -> list.
+        cohort: Clients asked in a round, as a number, or as a share of the population if it is a
+            float; None is everyone.
+        sampling: Another way to draw a cohort, from `fm.sampling`, or a function (clients, round,
+            rng) -> list.
         test: Held-out examples that judge the global model: a tree, an (x, y) pair or a Dataset.
         seed: The one seed; equal seeds give equal bits at any number of workers.
         workers: Streams of clients; None is one a core.
-        engine: Where clients run, from `fm.engines`; None chooses among those that give the reference's bits.
+        engine: Where clients run, from `fm.engines`; None chooses among those that give the
+            reference's bits.
         exact: False also allows vectorized and compiled arithmetic, whose last bits differ.
         precision: "float32", or "bf16" for gradients under autocast.
-        evaluate_every: Rounds between evaluations; None evaluates about 50 times. The last round always is.
-        client_tests: Whether the model is also judged on each client's own test examples, where they have some.
-        best: The metric that chooses `result.best`, such as "accuracy"; None is accuracy where there is one,
-            else the loss. On the held-out set, or over clients' tests where there is none.
-        stop: When to end early: `fm.train.stopping.patience(...)`, `target(...)`, or a function of the history.
+        evaluate_every: Rounds between evaluations; None evaluates about 50 times. The last round
+            always is.
+        client_tests: Whether the model is also judged on each client's own test examples, where
+            they have some.
+        best: The metric that chooses `result.best`, such as "accuracy"; None is accuracy where
+            there is one, else the loss. On the held-out set, or over clients' tests where there is
+            none.
+        stop: When to end early: `fm.train.stopping.patience(...)`, `target(...)`, or a function of
+            the history.
         callbacks: Functions of an `Event`, called at the start, after each round and at the end.
-        progress: How to show what happens; False for nothing; None for a live bar on a terminal or in a
-            notebook, and a line for each evaluation elsewhere.
-        checkpoint: Folder in which the run is stored after each round, so that it can go on after a kill.
+        progress: How to show what happens; False for nothing; None for a live bar on a terminal or
+            in a notebook, and a line for each evaluation elsewhere.
+        checkpoint: Folder in which the run is stored after each round, so that it can go on after a
+            kill.
         checkpoint_every: Rounds between checkpoints.
-        resume: Go on from the folder's newest checkpoint, with the bits of a run that never stopped; begins
-            anew where there is none.
+        resume: Go on from the folder's newest checkpoint, with the bits of a run that never
+            stopped; begins anew where there is none.
         save: Folder for the finished run: settings, history, model, picture and report.
         name: What the run is called in reports.
 
@@ -91,11 +99,14 @@ def run(
         DivergenceError: If no client's update is finite.
         QuorumError: If three rounds in a row have no usable answer.
         CheckpointError: If `resume` finds a run of another program, or nothing that can be read.
-        Exception: What client code raises comes out as it is, with client, round and stage as a note.
+        Exception: What client code raises comes out as it is, with client, round and stage as a
+            note.
     """
     if unknown:
         option = next(iter(unknown))
-        raise SettingsError(f"run() has no option {option!r}.{did_you_mean(option, run.__kwdefaults__)}")
+        raise SettingsError(
+            f"run() has no option {option!r}.{did_you_mean(option, run.__kwdefaults__)}"
+        )
     _check(algorithm, rounds, seed, evaluate_every, checkpoint, checkpoint_every, resume)
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
@@ -119,15 +130,31 @@ def run(
     )
     begun = now()
     standing = begin(program, resume)
-    with contextlib.closing(_opener(engine, workers, exact)(setting)) as opened, shown(progress) as display:
-        settings = {"name": name or algorithm.name, **facts, "rounds": rounds, "engine": opened.name}
+    with (
+        contextlib.closing(_opener(engine, workers, exact)(setting)) as opened,
+        shown(progress) as display,
+    ):
+        settings = {
+            "name": name or algorithm.name,
+            **facts,
+            "rounds": rounds,
+            "engine": opened.name,
+        }
         tell = [display, *callbacks]
         _tell(tell, Event("start", standing.snapshot.round, rounds, settings))
         while not is_over(program, standing):
             standing = advance(program, standing, opened)
             _tell(tell, Event("round", standing.snapshot.round, rounds, standing.history[-1]))
         judged = judge.clients(standing.snapshot.state, opened, standing.snapshot.round)
-        _tell(tell, Event("end", standing.snapshot.round, rounds, standing.history[-1] if standing.history else {}))
+        _tell(
+            tell,
+            Event(
+                "end",
+                standing.snapshot.round,
+                rounds,
+                standing.history[-1] if standing.history else {},
+            ),
+        )
     result = result_of(program, standing, judged, settings, now() - begun)
     for folder in {Path(place) for place in (checkpoint, save) if place is not None}:
         result.save(folder)
@@ -144,7 +171,8 @@ def _opener(engine: Opener | None, workers: int | None, exact: bool) -> Opener:
         )
     if workers is not None:
         raise SettingsError(
-            f"Both workers={workers} and engine= say where clients run. Give one, such as fm.engines.parallel({workers})."
+            f"Both workers={workers} and engine= say where clients run. Give one, such as "
+            f"fm.engines.parallel({workers})."
         )
     return engine
 
@@ -166,11 +194,18 @@ def _check(
     """Refuse what can be known to be wrong before any data is touched."""
     if not isinstance(algorithm, Algorithm):
         raise SettingsError(
-            f"run() needs an algorithm first, such as fm.fedavg(work), but was given a {type(algorithm).__name__}."
+            "run() needs an algorithm first, such as fm.fedavg(work), but was given a "
+            f"{type(algorithm).__name__}."
         )
-    counted = {"rounds": rounds, "evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every}
+    counted = {
+        "rounds": rounds,
+        "evaluate_every": evaluate_every,
+        "checkpoint_every": checkpoint_every,
+    }
     for option, value in counted.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
             raise SettingsError(f"{option} must be a whole number of at least 1, but is {value!r}.")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise SettingsError(f"seed must be a whole number, but is {seed!r}.")

@@ -1,7 +1,7 @@
 """Who is asked in a round.
 
-A sampling is a function `(clients, round, rng) -> list of ids`, so a user's own function is one too. The builders here
-name themselves and state the cohort that they ask on average.
+A sampling is a function `(clients, round, rng) -> list of ids`, so a user's own function is one
+too. The builders here name themselves and state the cohort that they ask on average.
 """
 
 import math
@@ -31,8 +31,8 @@ def uniform(cohort: int | float | None = None) -> Sampling:
     """Draw without replacement, everyone alike.
 
     Args:
-        cohort: Clients a round as a whole number, or a share of the population in (0, 1] as a float; None is
-            everyone.
+        cohort: Clients a round as a whole number, or a share of the population in (0, 1] as a
+            float; None is everyone.
     """
     _check_cohort(cohort)
 
@@ -43,7 +43,8 @@ def uniform(cohort: int | float | None = None) -> Sampling:
             return max(1, round(cohort * population))
         if cohort > population:
             raise SettingsError(
-                f"A cohort of {cohort} clients was asked of a population of {population}. Ask for at most {population}."
+                f"A cohort of {cohort} clients was asked of a population of {population}. Ask for "
+                f"at most {population}."
             )
         return cohort
 
@@ -51,17 +52,22 @@ def uniform(cohort: int | float | None = None) -> Sampling:
         wanted = size(len(clients))
         if wanted == len(clients):
             return list(clients)
-        return [clients[place] for place in rng.choice(len(clients), wanted, replace=False).tolist()]
+        return [
+            clients[place] for place in rng.choice(len(clients), wanted, replace=False).tolist()
+        ]
 
     return Sampling("uniform without replacement", draw, size)
 
 
 def poisson(cohort: int | float) -> Sampling:
-    """Let each client take part by itself with one probability; the cohort's size varies and may be 0.
+    """Let each client take part by itself with one probability; the cohort's size varies and may be
+    0.
 
     Args:
         cohort: The expected number of clients, or the probability in (0, 1] as a float.
     """
+    if cohort is None:
+        raise SettingsError("poisson() needs the expected number of clients, or a share in (0, 1].")
     _check_cohort(cohort)
 
     def rate(population: int) -> float:
@@ -86,16 +92,22 @@ def weighted(cohort: int, weights: Mapping[ClientId, float]) -> Sampling:
         cohort: Clients a round.
         weights: A number of at least 0 for every client.
     """
-    _check_cohort(cohort)
+    if isinstance(cohort, bool) or not isinstance(cohort, int) or cohort < 1:
+        raise SettingsError(f"cohort must be a whole number of at least 1, but is {cohort!r}.")
 
     def draw(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
         missing = [client for client in clients if client not in weights]
         if missing:
-            raise SettingsError(f"Sampling has no weight for client {missing[0]!r} and {len(missing) - 1} others.")
-        chances = np.array([weights[client] for client in clients], dtype=np.float64)
-        if not (np.isfinite(chances).all() and (chances >= 0).all() and (chances > 0).sum() >= cohort):
             raise SettingsError(
-                f"Weights must be finite, not negative, and above 0 for at least the {cohort} clients of a cohort."
+                f"Sampling has no weight for client {missing[0]!r} and {len(missing) - 1} others."
+            )
+        chances = np.array([weights[client] for client in clients], dtype=np.float64)
+        if not (
+            np.isfinite(chances).all() and (chances >= 0).all() and (chances > 0).sum() >= cohort
+        ):
+            raise SettingsError(
+                f"Weights must be finite, not negative, and above 0 for at least the {cohort} "
+                "clients of a cohort."
             )
         places = rng.choice(len(clients), cohort, replace=False, p=chances / chances.sum())
         return [clients[place] for place in places.tolist()]
@@ -120,15 +132,17 @@ def as_sampling(sampling: Sampling | Draw | None, cohort: int | float | None) ->
     if isinstance(sampling, Sampling):
         if cohort is not None:
             raise SettingsError(
-                f"Both cohort={cohort} and sampling={sampling.name!r} say how many clients to ask. Give one of them."
+                f"Both cohort={cohort} and sampling={sampling.name!r} say how many clients to "
+                "ask. Give one of them."
             )
         return sampling
     if not callable(sampling):
         raise SettingsError(
-            f"sampling must come from fm.sampling or be a function (clients, round, rng) -> list, but is {sampling!r}."
+            "sampling must come from fm.sampling or be a function (clients, round, rng) -> list, "
+            f"but is {sampling!r}."
         )
     name = getattr(sampling, "__name__", "function")
-    return Sampling(f"function {name}", sampling, lambda population: float(cohort or population))
+    return Sampling(f"function {name}", sampling, uniform(cohort).expected)
 
 
 def draw_cohort(
@@ -143,13 +157,17 @@ def draw_cohort(
     drawn = sampling.draw(clients, round, generator)
     if not isinstance(drawn, list | tuple | np.ndarray):
         raise SettingsError(
-            f"The sampling {sampling.name!r} must return a list of client ids, but returned {type(drawn).__name__}."
+            f"The sampling {sampling.name!r} must return a list of client ids, but returned "
+            f"{type(drawn).__name__}."
         )
     ids = ascending(_plain(client) for client in drawn)
     known = clients if isinstance(clients, range) else set(clients)
     for client in ids:
         if client not in known:
-            raise SettingsError(f"The sampling {sampling.name!r} chose client {client!r} in round {round}, who is unknown.")
+            raise SettingsError(
+                f"The sampling {sampling.name!r} chose client {client!r} in round {round}, who is "
+                "unknown."
+            )
     return Cohort(round, ids, len(clients), sampling.expected(len(clients)), part)
 
 
@@ -163,11 +181,13 @@ def _check_cohort(cohort: int | float | None) -> None:
         return
     if isinstance(cohort, bool) or not isinstance(cohort, int | float):
         raise SettingsError(
-            f"cohort must be a whole number of clients, a share in (0, 1], or None for everyone, but is {cohort!r}."
+            "cohort must be a whole number of clients, a share in (0, 1], or None for everyone, "
+            f"but is {cohort!r}."
         )
     positive(cohort=cohort)
     if isinstance(cohort, float) and (cohort > 1 or math.isnan(cohort)):
         raise SettingsError(
-            f"cohort={cohort} is a float, so a share of the population, which is at most 1. For a number of clients write "
+            f"cohort={cohort} is a float, so a share of the population, which is at most 1. For a "
+            "number of clients write "
             f"{int(cohort)}."
         )

@@ -1,6 +1,7 @@
 """When a run may end before its last round, and which of its models was the best.
 
-A stopping rule is a function of the history that returns why to stop, or None; a user's own function is one too.
+A stopping rule is a function of the history that returns why to stop, or None; a user's own
+function is one too.
 """
 
 import math
@@ -48,7 +49,9 @@ def patience(rounds: int, metric: str, *, better: str | None = None, least: floa
     falls = _falls(metric, better)
 
     def stop(history: Sequence[Row]) -> str | None:
-        seen = [(row["round"], row[metric]) for row in history if not math.isnan(_value(row, metric))]
+        seen = [
+            (row["round"], row[metric]) for row in history if not math.isnan(_value(row, metric))
+        ]
         if not seen:
             return None
         best_round, best = seen[0]
@@ -81,6 +84,8 @@ def target(metric: str, value: float, *, better: str | None = None) -> Stop:
 
 def _falls(metric: str, better: str | None) -> bool:
     """Tell whether a smaller value is better, by argument or by the metric's name."""
+    if better not in (None, "higher", "lower"):
+        raise SettingsError(f'better must be "higher" or "lower", but is {better!r}.')
     if better:
         return better == "lower"
     return any(word in metric for word in ("loss", "rmse", "mae", "perplexity", "error"))
@@ -89,5 +94,7 @@ def _falls(metric: str, better: str | None) -> bool:
 def _value(row: Row, metric: str) -> float:
     """Read a metric of a row; NaN where the round was not evaluated."""
     if metric not in row and row.get("evaluated"):
-        raise SettingsError(f"The history has no column {metric!r} to stop by.{did_you_mean(metric, row)}")
+        raise SettingsError(
+            f"The history has no column {metric!r} to stop by.{did_you_mean(metric, row)}"
+        )
     return float(row.get(metric, math.nan))

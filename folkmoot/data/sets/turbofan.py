@@ -30,7 +30,7 @@ def turbofan(folder: str | Path | None = None) -> tuple[ClientData, Tree]:
 
     An example is 30 cycles in a row; its target is the life left after the last of them, capped at
     125 cycles and divided by 125. Multiply an RMSE by 125 to compare with published ones, which are
-    taken PLACE
+    taken over the last cycle of each test engine (as here): ridge regression reaches 15.9.
 
     Args:
         folder: Where `turbofan.npz` lies; by default the usual places of `load`.

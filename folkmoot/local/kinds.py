@@ -1,0 +1,110 @@
+"""Three kinds of objective that cover most programs: classes, numbers, and the next token."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from folkmoot.local import metrics as metric
+from folkmoot.local.metrics import Metric
+from folkmoot.local.objective import ModuleObjective, objective
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """(rows,); one output is the logit of class 1."""
+    if outputs.dim() == 1 or outputs.shape[1] == 1:
+        logits = outputs.reshape(targets.shape)
+        each = F.binary_cross_entropy_with_logits(
+            logits, targets.to(logits.dtype), reduction="none"
+        )
+    else:
+        each = F.cross_entropy(outputs, targets, reduction="none")
+    return each.reshape(len(targets), -1).mean(dim=1) if each.dim() > 1 else each
+
+
+def _mean_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    if outputs.dim() == 2 and outputs.shape[1] > 1:
+        return F.cross_entropy(outputs, targets)
+    return _cross_entropy(outputs, targets).mean()
+
+
+def classifier(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
+    """Learn classes: cross-entropy and accuracy.
+
+    Args:
+        model: Its outputs are logits, (rows, classes, ...), or (rows,) or (rows, 1) for two
+            classes. It is copied.
+        metrics: More metrics, such as `f1()`.
+
+    Data: "x" is the input and "y" the class, int64 from 0, (rows, ...).
+    """
+    return objective(
+        model, _cross_entropy, (metric.accuracy(), *metrics), mean_loss=_mean_cross_entropy
+    )
+
+
+def _square_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    # Outputs (rows, 1) against targets (rows,) would broadcast to (rows, rows) in silence.
+    errors = outputs.reshape(targets.shape) - targets
+    return errors.square().reshape(len(targets), -1).mean(dim=1)
+
+
+def regressor(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
+    """Learn numbers: mean squared error, reported with RMSE and MAE.
+
+    Args:
+        model: Its outputs have as many numbers a row as the targets. It is copied.
+        metrics: More metrics.
+
+    Data: "x" is the input and "y" the target, floating, (rows, ...).
+    """
+    return objective(model, _square_error, (metric.rmse(), metric.mae(), *metrics))
+
+
+IGNORED = -100
+"""Target of a position that counts nowhere, as in PyTorch."""
+
+
+def _tokens(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (losses, valid), each (rows, length)."""
+    each = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+    return each, targets != IGNORED
+
+
+def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses, valid = _tokens(outputs, targets)
+    return losses.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
+def _over_tokens(name: str, each: Callable[[Tensor, Tensor], Tensor], better: str) -> Metric:
+    def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+        valid = targets != IGNORED
+        return torch.stack([(each(outputs, targets) * valid).sum(1), valid.sum(1)], dim=1)
+
+    return Metric(name, measure, metric.ratio, better)
+
+
+def language_model(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObjective:
+    """Learn the next token: cross-entropy, with accuracy and perplexity over all tokens.
+
+    The loss of a row is the mean over its tokens; a batch's loss is the mean over its rows.
+
+    Args:
+        model: Its outputs are logits, (rows, length, vocabulary). It is copied.
+        metrics: More metrics.
+
+    Data: "x" is int64 (rows, length); "y" is the next token at each place, or -100 where there is
+        none.
+    """
+    nats = _over_tokens("loss", lambda outputs, targets: _tokens(outputs, targets)[0], "lower")
+    perplexity = nats._replace(
+        name="perplexity", finish=lambda sums: float(torch.exp(sums[0] / sums[1]))
+    )
+    right = _over_tokens("accuracy", lambda o, t: (o.argmax(-1) == t).double(), "higher")
+    built = objective(model, _token_loss, (right, perplexity, *metrics))
+    return dataclasses.replace(
+        built, metrics=(nats, *built.metrics[1:]), threads=threading.local(), variants={}
+    )

@@ -1,0 +1,166 @@
+"""What clients hold, looked at before a run: rows, leaves, labels, and everything that is wrong with them.
+
+Nothing here stops at the first fault; `check` wants them all.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from folkmoot.core import tree as trees
+from folkmoot.core.engine import ClientId
+from folkmoot.core.errors import DataError
+from folkmoot.core.tree import Tree
+from folkmoot.data import ClientData, as_clients, as_examples, check_examples
+
+Signature = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
+"""Path, dtype and the shape of one row, for each leaf."""
+
+_IGNORED = -100
+
+
+class Fault(NamedTuple):
+    """Something that is wrong, or may be."""
+
+    kind: str
+    """Faults of one kind are printed together."""
+    sentence: str
+
+
+class Held(NamedTuple):
+    """What one client holds, without the examples themselves."""
+
+    id: ClientId
+    rows: int
+    test_rows: int
+    payload_bytes: int
+    signature: Signature
+    labels: dict[int, int]
+    """Rows (tokens, in a language model) of each label; empty where targets are no classes."""
+
+
+def gather(clients: Any) -> tuple[ClientData | None, list[Fault]]:
+    """Turn a run's `clients=` into `ClientData`, without those that cannot be used, and say why they cannot."""
+    try:
+        return as_clients(clients), []
+    except DataError as error:
+        given = clients if isinstance(clients, Mapping) else None
+        if isinstance(clients, list | tuple):
+            given = dict(enumerate(clients))
+        if not given:
+            return None, [Fault("clients", str(error))]
+        refused = {client: str(why) for client, value in given.items() if (why := _refusal(client, value))}
+        if str(error) not in refused.values():
+            # What was passed is no list of clients at all, and the error says what it is.
+            return None, [Fault("clients", str(error))]
+        faults = [Fault("data", why) for why in refused.values()]
+        good = {client: value for client, value in given.items() if client not in refused}
+        return (as_clients(good) if good else None), faults
+
+
+def _refusal(client: ClientId, value: Any) -> DataError | None:
+    try:
+        as_clients({client: value})
+    except DataError as error:
+        return error
+    return None
+
+
+def look(
+    federation: ClientData, clients: Iterable[ClientId], target: str | None
+) -> tuple[list[Held], list[Fault]]:
+    """Load clients one after another and note what each holds.
+
+    Args:
+        federation: All clients.
+        clients: Ids of those to look at.
+        target: The leaf with the targets, whose labels are counted; None for no such leaf.
+
+    Returns:
+        What was found, of clients whose train examples can be used, and all faults.
+    """
+    held, faults = [], []
+    for client in clients:
+        try:
+            train, test = federation[client].train, federation[client].test
+        except Exception as error:  # whatever a user's loader raises is what the report is for
+            kind = "data" if isinstance(error, DataError) else "loading"
+            said = str(error) if kind == "data" else f"Client {client!r} cannot be loaded: {named(error)}"
+            faults.append(Fault(kind, said))
+            continue
+        found = leaf_faults(train, client, "train")
+        faults += found
+        faults += leaf_faults(test, client, "test") if test is not None else []
+        if not found:
+            rows, test_rows = _rows(train), _rows(test or {})
+            labels = labels_in(train.get(target))
+            held.append(Held(client, rows, test_rows, trees.num_bytes(train), signature(train), labels))
+    return held, faults
+
+
+def leaf_faults(tree: Tree, client: ClientId, part: str) -> list[Fault]:
+    """Return one fault for each leaf that cannot be used, else one where leaves do not fit together."""
+    found = []
+    for path, leaf in trees.items(tree):
+        # "there are none" is said once, not of each leaf.
+        if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf):
+            found += _refused({trees.name(path): leaf}, client, part)
+    return found or _refused(tree, client, part)
+
+
+def _refused(tree: Tree, client: ClientId, part: str) -> list[Fault]:
+    try:
+        check_examples(tree, client, part)
+    except DataError as error:
+        return [Fault("data", str(error))]
+    return []
+
+
+def test_faults(test: Any) -> tuple[Tree | None, list[Fault]]:
+    """Return the held-out set as a tree, and what is wrong with it."""
+    if test is None:
+        return None, []
+    try:
+        tree = as_examples(test)
+    except DataError as error:
+        return None, [Fault("test", str(error))]
+    faults = [
+        fault._replace(kind="test", sentence=fault.sentence.replace("Client 'test set', test", "The test"))
+        for fault in leaf_faults(tree, "test set", "test")
+    ]
+    return (None if faults else tree), faults
+
+
+def signature(tree: Tree) -> Signature:
+    """Return the leaves of examples without their number of rows."""
+    return tuple((trees.name(path), leaf.dtype, tuple(leaf.shape[1:])) for path, leaf in trees.items(tree))
+
+
+def spelled(signature: Signature) -> str:
+    """Write leaves as a reader knows them: `x float32 (n, 28, 28)`."""
+    return ", ".join(
+        f"{path} {str(dtype).removeprefix('torch.')} ({', '.join(['n', *map(str, shape)])}{',' * (not shape)})"
+        for path, dtype, shape in signature
+    )
+
+
+def named(error: BaseException) -> str:
+    """Write an error as `Kind: what it says`, on one line."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text}"
+
+
+def _rows(tree: Tree) -> int:
+    found = trees.leaves(tree)
+    return len(found[0]) if found else 0
+
+
+def labels_in(leaf: Any) -> dict[int, int]:
+    """Count the labels of an integer leaf, without places that count nowhere; floats are no labels."""
+    if not isinstance(leaf, Tensor) or leaf.is_floating_point() or leaf.is_complex():
+        return {}
+    values, counts = torch.unique(leaf, return_counts=True)
+    pairs = zip(values.tolist(), counts.tolist(), strict=True)
+    return {int(value): count for value, count in pairs if value != _IGNORED}
