@@ -12,7 +12,9 @@ Names are found when they are first used, so importing the package imports neith
 import importlib
 from typing import Any
 
-from folkmoot.core.version import VERSION as __version__
+from folkmoot.core.version import VERSION
+
+__version__ = VERSION
 
 _HOMES = {
     # The front door
@@ -69,7 +71,7 @@ _HOMES = {
     "tree": "folkmoot.core.tree",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,12 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 import math
 from collections.abc import Callable, Iterable
 
+import torch
+from torch import Tensor
+
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
-from folkmoot.core.aggregator import EACH, Aggregator, State, Sum, Update, rounded_mean
+from folkmoot.core.aggregator import EACH, Aggregator, State, Sum, Update
 from folkmoot.core.codec import Bounds, Codec, Layout, chain
 from folkmoot.core.errors import ClientError, QuorumError, positive
 from folkmoot.core.tree import Tree
@@ -87,7 +90,7 @@ def _linear(
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
         share = 1 / divisor(added)
-        counts = rounded_mean(added, state.counts)
+        counts = _rounded_mean(added, state.counts)
         if not codecs:
             mean = trees.scale(share, added.value)
             dtypes = iter(state.layout.dtypes)
@@ -96,6 +99,16 @@ def _linear(
         return state.layout.unpack(vector * share), counts, state._replace(codec=codec)
 
     return Aggregator(name, init, encode, decode)
+
+
+def _rounded_mean(total: Sum, like: Tree) -> Tree:
+    """Return the weighted mean of integer leaves, rounded half to even; booleans by majority."""
+
+    def mean(added: Tensor, leaf: Tensor) -> Tensor:
+        value = added / total.weight if total.weight else added
+        return (value >= 0.5) if leaf.dtype == torch.bool else value.round().to(leaf.dtype)
+
+    return trees.map(mean, total.counts, like) if like else {}
 
 
 def aggregate(aggregator: Aggregator, updates: Iterable[Update], key: int = 0) -> Tree:

@@ -10,10 +10,8 @@ import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from folkmoot.core import tree as trees
 from folkmoot.core.codec import Bounds, Layout
 from folkmoot.core.tree import Tree
 
@@ -84,13 +82,3 @@ class Aggregator(NamedTuple):
     decode: Callable[[State, Any, int], tuple[Tree, Tree, State]]
     """`decode(state, Sum, key)` (a list of updates for EACH) -> value, counts, next state."""
     sees: Sees = SUM
-
-
-def rounded_mean(total: Sum, like: Tree) -> Tree:
-    """Return the weighted mean of integer leaves, rounded half to even; booleans by majority."""
-
-    def mean(added: Tensor, leaf: Tensor) -> Tensor:
-        value = added / total.weight if total.weight else added
-        return (value >= 0.5) if leaf.dtype == torch.bool else value.round().to(leaf.dtype)
-
-    return trees.map(mean, total.counts, like) if like else {}

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from folkmoot.core.aggregator import Aggregate, Aggregator, Update
-from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.tree import Tree
 
 
@@ -55,28 +54,6 @@ class Plan(NamedTuple):
     """Whether each epoch has an order of its own."""
     last: str = "keep"
     """A short last batch: "keep" it, "drop" it, or "join" it to the batch before."""
-
-    def checked(self) -> "Plan":
-        """Return the plan, or refuse it with the reason."""
-        if (self.epochs is None) == (self.steps is None):
-            raise SettingsError(
-                "Local work runs for epochs or for steps: give one of them, not "
-                f"epochs={self.epochs}, "
-                f"steps={self.steps}."
-            )
-        given = {"epochs": self.epochs, "steps": self.steps, "batch_size": self.batch_size}
-        for name, value in given.items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise SettingsError(f"{name} must be a whole number, but is {value!r}.")
-        # No epoch at all is legal: it measures what a framework costs beside the training.
-        positive(
-            **{name: value for name, value in given.items() if value is not None and value != 0}
-        )
-        if self.batch_size == 0:
-            raise SettingsError("batch_size must be at least 1, or None for all rows at once.")
-        if self.last not in ("keep", "drop", "join"):
-            raise SettingsError(f'last must be "keep", "drop" or "join", but is {self.last!r}.')
-        return self
 
 
 class Objective(Protocol):

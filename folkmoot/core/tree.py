@@ -7,7 +7,6 @@ slashes: `params/fc1.weight`. Leaves stand in the order of the dicts. Functions 
 write into their first argument; all others return new leaves.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -136,11 +135,6 @@ def scale(factor: float | Tensor, tree: Tree) -> Tree:
     return _each(torch._foreach_mul, tree, factor)
 
 
-def neg(tree: Tree) -> Tree:
-    """Return -tree."""
-    return _each(torch._foreach_neg, tree)
-
-
 def axpy(factor: float | Tensor, x: Tree, y: Tree) -> Tree:
     """Return factor * x + y."""
     if isinstance(factor, Tensor):
@@ -163,49 +157,12 @@ def copy_(target: Tree, source: Tree) -> None:
         torch._foreach_copy_(targets, aligned(target, source))
 
 
-def dot(a: Tree, b: Tree) -> Tensor:
-    """Return the inner product over all leaves, in float64; a 0-d tensor."""
-    total = torch.zeros((), dtype=torch.float64)
-    for left, right in zip(leaves(a), aligned(a, b), strict=True):
-        total = total + (left.double() * right.double()).sum()
-    return total
-
-
 def norm(tree: Tree) -> Tensor:
     """Return the L2 norm over all leaves together, in float64; a 0-d tensor."""
-    return dot(tree, tree).sqrt()
+    squares = [leaf.double().square().sum() for leaf in leaves(tree)]
+    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
 
 
 def num_bytes(tree: Tree) -> int:
     """Return the bytes of all leaves."""
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves(tree))
-
-
-def is_finite(tree: Tree) -> bool:
-    """Return whether no leaf holds a NaN or an infinity."""
-    for leaf in leaves(tree):
-        # A sum is several times cheaper than isfinite; only a suspicious one is looked at again.
-        if not math.isfinite(leaf.sum()) and not torch.isfinite(leaf).all():
-            return False
-    return True
-
-
-def differences(expected: Tree, found: Tree) -> list[str]:
-    """Name what keeps `found` from having the leaves of `expected`: missing, extra, shapes,
-    dtypes."""
-    wanted, given = dict(items(expected)), dict(items(found))
-    faults = [f"leaf {name(path)} is missing" for path in wanted if path not in given]
-    faults += [f"leaf {name(path)} is not expected" for path in given if path not in wanted]
-    for path, leaf in wanted.items():
-        other = given.get(path)
-        if other is None:
-            continue
-        if not isinstance(other, Tensor):
-            faults.append(f"leaf {name(path)} is a {type(other).__name__}, not a tensor")
-        elif other.shape != leaf.shape:
-            faults.append(
-                f"leaf {name(path)} has shape {tuple(other.shape)}, expected {tuple(leaf.shape)}"
-            )
-        elif other.dtype != leaf.dtype:
-            faults.append(f"leaf {name(path)} has dtype {other.dtype}, expected {leaf.dtype}")
-    return faults

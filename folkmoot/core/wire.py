@@ -8,7 +8,6 @@ parameters keep their dots. Empty dicts have no leaves, so they are kept in the 
 import json
 from collections.abc import Mapping
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -71,19 +70,3 @@ def from_bytes(data: bytes) -> tuple[Tree, dict[str, str]]:
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"These {len(data)} bytes are not a tree: {error}.") from error
     return tree, metadata
-
-
-def equal(a: Tree, b: Tree) -> bool:
-    """Tell whether two trees have the same paths, dtypes, shapes and bits."""
-    left, right = dict(trees.items(a)), dict(trees.items(b))
-    return left.keys() == right.keys() and all(
-        leaf.dtype == right[path].dtype
-        and leaf.shape == right[path].shape
-        and torch.equal(_bits(leaf), _bits(right[path]))
-        for path, leaf in left.items()
-    )
-
-
-def _bits(leaf: Tensor) -> Tensor:
-    """View a leaf as bytes, so that NaNs and negative zeros are compared as they are."""
-    return leaf.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from folkmoot.core import rng
 from folkmoot.core.algorithm import Batch, Plan
 from folkmoot.core.tree import Tree
+from folkmoot.engines.shuffle import orders as shuffled
+from folkmoot.engines.shuffle import step_keys
 
 
 class Cut(NamedTuple):
@@ -67,11 +68,11 @@ def cut(examples: int, plan: Plan, needs_pairs: bool) -> Cut:
 
 def draw(keys: Sequence[int], cuts: Sequence[Cut]) -> list[Draws]:
     """Draw for many clients at once; a client's numbers do not depend on who is drawn with it."""
-    steps = rng.step_keys(keys, [one.steps for one in cuts])
+    steps = step_keys(keys, [one.steps for one in cuts])
     orders: list[Tensor | None] = [None] * len(cuts)
     mixed = [place for place, one in enumerate(cuts) if one.shuffled]
     if mixed:
-        found = rng.orders([keys[at] for at in mixed], [cuts[at].examples for at in mixed], 0)
+        found = shuffled([keys[at] for at in mixed], [cuts[at].examples for at in mixed], 0)
         for place, order in zip(mixed, found, strict=True):
             orders[place] = order
     return [Draws(*parts) for parts in zip(keys, orders, steps, strict=True)]
@@ -87,7 +88,7 @@ def batches(data: Tree, cut: Cut, draws: Draws) -> Iterator[Batch]:
     while step < cut.steps:
         order = draws.order
         if epoch and cut.shuffled:
-            order = rng.orders([draws.key], [cut.examples], epoch)[0]
+            order = shuffled([draws.key], [cut.examples], epoch)[0]
         for part in _parts(data, order, cut.sizes):
             if step == cut.steps:
                 return

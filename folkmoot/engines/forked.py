@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NamedTuple
 
+from folkmoot.aggregators.faults import differences
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
@@ -83,10 +84,10 @@ class Forked:
 
     def _place(self, task: Task, state: State | None) -> int:
         """Return the place of a task that workers know; fork them anew for one that they don't."""
-        for place, known in enumerate(self._known):
-            if _serves(known, task, state):
-                trees.copy_(known.task.broadcast, task.broadcast)
-                break
+        places = [at for at, known in enumerate(self._known) if _serves(known, task, state)]
+        if places:
+            place = places[0]
+            trees.copy_(self._known[place].task.broadcast, task.broadcast)
         else:
             self.close()
             expected = example(task)
@@ -237,4 +238,4 @@ def _serves(known: Known, task: Task, state: State | None) -> bool:
         return False
     if state and known.state and known.state[1:3] != state[1:3]:
         return False
-    return not trees.differences(known.task.broadcast, task.broadcast)
+    return not differences(known.task.broadcast, task.broadcast)

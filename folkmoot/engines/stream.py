@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from folkmoot.aggregators.faults import differences, fault
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Sum, Update
@@ -96,7 +97,7 @@ class Stream:
                 left_out.append(LeftOut(client, cohort.round, str(skipped)))
                 continue
             client_s += now() - begun
-            reason = fold.fault(update, expected)
+            reason = fault(update, expected)
             if reason is not None:
                 left_out.append(LeftOut(client, cohort.round, reason))
                 continue
@@ -115,7 +116,7 @@ class Stream:
             update, _ = self.train(task, cohort, client, own)
         except Skipped as skipped:
             return LeftOut(client, cohort.round, str(skipped))
-        reason = fold.fault(update, expected)
+        reason = fault(update, expected)
         if reason:
             return LeftOut(client, cohort.round, reason)
         value, counts = trees.clone(update.value), trees.clone(update.counts)
@@ -208,7 +209,7 @@ class Stream:
                 continue
             kept = self._arena.get(name)
             # Within one broadcast its own leaves cannot change shape.
-            if kept is None or ((fresh or not is_sent) and trees.differences(kept, part)):
+            if kept is None or ((fresh or not is_sent) and differences(kept, part)):
                 kept = self._arena[name] = trees.map(layout, part)
             else:
                 trees.copy_(kept, part)

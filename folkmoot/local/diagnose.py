@@ -33,7 +33,7 @@ def explain(objective: object, data: Tree, error: Exception) -> str:
             )
     labels = leaves.get((target,)) if isinstance(target, str) else None
     if target is not None and labels is None:
-        return f"There is no leaf {target!r}, in which the targets are expected; the leaves are {_shapes(data)}."
+        return f"There is no leaf {target!r} with the targets; the leaves are {_shapes(data)}."
     if labels is not None and "out of bounds" in text and not labels.is_floating_point():
         return (
             f"Leaf {target} holds labels from {int(labels.min())} to {int(labels.max())}, which "
@@ -41,7 +41,8 @@ def explain(objective: object, data: Tree, error: Exception) -> str:
             "model's outputs. Count labels from 0, or give the last layer one output a class."
         )
     if labels is not None and labels.is_floating_point() and "Long" in text:
-        return f"Leaf {target} is {_short(labels.dtype)}, but classes must be int64: convert it with .long()."
+        found = _short(labels.dtype)
+        return f"Leaf {target} is {found}, but classes must be int64: convert it with .long()."
     return f"The data are {_shapes(data)}; see that the model takes rows of this shape and dtype."
 
 

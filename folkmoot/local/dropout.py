@@ -17,7 +17,39 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from folkmoot.core.rng import keep_mask
+from folkmoot.core import rng
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """Shift right without the sign: torch has no unsigned 64-bit arithmetic."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix_tensor(state: Tensor) -> Tensor:
+    """Return splitmix64's output for each int64; the same bits as `mix`, read as signed numbers."""
+    state = state + _signed(rng.GAMMA)
+    state = (state ^ _shift(state, 30)) * _signed(rng.MIX_1)
+    state = (state ^ _shift(state, 27)) * _signed(rng.MIX_2)
+    return state ^ _shift(state, 31)
+
+
+def keep_mask(key: Tensor, call: int, shape: torch.Size, drop: float) -> Tensor:
+    """Return a boolean mask that is False with probability `drop`, from a step's key alone.
+
+    Args:
+        key: The step's key, int64 [].
+        call: The number of the dropout call within the step.
+        shape: Shape of the mask.
+        drop: Probability of False, in [0, 1].
+    """
+    index = torch.arange(shape.numel()).view(shape)
+    bits = mix_tensor(mix_tensor(key ^ call) ^ index)
+    # The top 53 bits, as an integer, against the same share of 2^53.
+    return _shift(bits, 11) >= int(drop * 2.0**53)
 
 
 def _mask(key: Tensor, call: int, tensor: Tensor, drop: float, channels: bool) -> Tensor:

@@ -207,11 +207,14 @@ def objective(
             shape yet.
     """
     if not isinstance(model, nn.Module):
+        if isinstance(model, type):
+            raise SettingsError(
+                f"The model must be an instance, but is the class {model.__name__}. Call it: "
+                f"{model.__name__}()."
+            )
         raise SettingsError(
             f"The model must be a torch.nn.Module, but is a {type(model).__name__}. Pass an "
             "instance of it."
-            if not isinstance(model, type)
-            else f"The model must be an instance, but is the class {model.__name__}. Call it: {model.__name__}()."
         )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         raise SettingsError(

@@ -124,4 +124,25 @@ def descent(
         }
         return Update(value, seen.examples, carry["counts"]), carry["own"]
 
-    return LocalWork("train", objective, plan.checked(), start, step, finish)
+    return LocalWork("train", objective, checked(plan), start, step, finish)
+
+
+def checked(plan: Plan) -> Plan:
+    """Return the plan, or refuse it with the reason."""
+    if (plan.epochs is None) == (plan.steps is None):
+        raise SettingsError(
+            "Local work runs for epochs or for steps: give one of them, not "
+            f"epochs={plan.epochs}, "
+            f"steps={plan.steps}."
+        )
+    given = {"epochs": plan.epochs, "steps": plan.steps, "batch_size": plan.batch_size}
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise SettingsError(f"{name} must be a whole number, but is {value!r}.")
+    # No epoch at all is legal: it measures what a framework costs beside the training.
+    positive(**{name: value for name, value in given.items() if value is not None and value != 0})
+    if plan.batch_size == 0:
+        raise SettingsError("batch_size must be at least 1, or None for all rows at once.")
+    if plan.last not in ("keep", "drop", "join"):
+        raise SettingsError(f'last must be "keep", "drop" or "join", but is {plan.last!r}.')
+    return plan

@@ -6,34 +6,25 @@ Nothing is trained: a few clients do a few steps, whose results are thrown away.
 """
 
 import math
-import statistics
+from dataclasses import replace
 from typing import Any
 
 from folkmoot.core import rng
-from folkmoot.core import tree as trees
-from folkmoot.core.algorithm import Algorithm, Batch
-from folkmoot.core.engine import Cohort, Setting
-from folkmoot.core.errors import ClientError, SettingsError, did_you_mean
-from folkmoot.core.rng import as_tensor
+from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.engine import ClientId, Setting
+from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
-from folkmoot.engines.clock import now
 from folkmoot.engines.parallel import num_cores
-from folkmoot.engines.stream import Stream, Skipped, one_thread
-from folkmoot.local.diagnose import explain
-from folkmoot.train.census import Fault, Held, gather, look, named, non_iid_score, test_faults
-from folkmoot.train.evaluation import MOST_CLIENTS, Judge, shards
-from folkmoot.train.labels import classes_of, label_faults
-from folkmoot.train.loop import first_snapshot, run_round
-from folkmoot.train.outlook import CheckReport, Cost
-from folkmoot.train.probe import Exchange, Probe, of_steps
+from folkmoot.train.census import Fault, gather, look, test_faults
+from folkmoot.train.check_report import CheckReport
+from folkmoot.train.evaluation import Judge, shards
+from folkmoot.train.labels import classes_of, label_faults, non_iid_score
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
+from folkmoot.train.trials import cost_of, try_clients, try_held_out
 
-_EVALUATIONS = 50
+EVALUATIONS = 50
 _MOST_LOOKED_AT = 200
-_MOST_PROBED = 3
-_MOST_TRIED = 8
-"""Clients of other leaves than most, each of which is tried by one step."""
 
 
 def check(
@@ -79,44 +70,97 @@ def check(
     federation, problems = gather(clients)
     held_out, found = test_faults(test)
     problems += found
-    report = CheckReport(algorithm=algorithm.name, rounds=rounds, faults=tuple(problems))
-    if federation is None or not len(federation):
-        return report
+    report = CheckReport(algorithm=algorithm.name, rounds=rounds)
+    if federation is None:
+        return replace(report, faults=tuple(problems))
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
-    asked, found = _settings_faults(setting, algorithm, cohort, sampling, best)
+    expected, found = _settings_faults(algorithm, setting, cohort, sampling, best)
     problems += found
-    target = getattr(algorithm.objective, "target", None)
-    held, found = look(federation, _chosen(federation, seed, most_clients), target)
-    problems += found
-    cautions: list[Fault] = []
-    cost = None
-    if held:
-        tried, found, cautions = _trials(algorithm, setting, held)
-        problems += found
-        problems += _judged(algorithm, held_out)
-        classes = classes_of(algorithm.objective, algorithm.init(), federation[held[0].id].train)
-        found, more = label_faults(held, held_out, classes, target)
-        problems += found
-        cautions += more
-        if tried:
-            cost, found = _cost(
-                algorithm, setting, held, tried, asked, workers or num_cores(), client_tests
-            )
-            problems += found
-    every = evaluate_every or max(1, math.ceil(rounds / _EVALUATIONS))
-    labelled = any(client.labels for client in held)
-    return CheckReport(
-        algorithm=algorithm.name,
-        rounds=rounds,
+    chosen = _chosen(federation, seed, most_clients)
+    held, found = look(federation, chosen, getattr(algorithm.objective, "target", None))
+    every = evaluate_every or max(1, math.ceil(rounds / EVALUATIONS))
+    report = replace(
+        report,
         data=federation.name,
         clients=len(federation),
-        looked_at=min(len(federation), most_clients),
+        looked_at=len(chosen),
         held=tuple(held),
-        classes=classes if held else None,
-        non_iid=non_iid_score(held) if labelled else None,
-        cohort=asked,
+        non_iid=non_iid_score(held) if any(client.labels for client in held) else None,
+        cohort=expected,
         evaluations=math.ceil(rounds / every),
-        cost=cost,
-        faults=tuple(problems),
-        cautions=tuple(cautions),
+        faults=(*problems, *found),
     )
+    streams = workers or num_cores()
+    return _with_model(report, algorithm, setting, held_out, streams, client_tests) if held else report
+
+
+def _with_model(
+    report: CheckReport,
+    algorithm: Algorithm,
+    setting: Setting,
+    held_out: Tree | None,
+    streams: int,
+    client_tests: bool,
+) -> CheckReport:
+    """Add what the model has to say to the data, and what a round would cost."""
+    held = report.held
+    some = setting.clients[held[0].id].train
+    classes = classes_of(algorithm.objective, algorithm.init(), some)
+    target = getattr(algorithm.objective, "target", None)
+    problems, cautions = label_faults(held, held_out, classes, target)
+    strange = bool(problems)
+    usable, found, more = try_clients(algorithm, setting, held)
+    # A label without an output also makes the step fail; once is enough.
+    problems += [] if strange else [*found, *try_held_out(algorithm, held_out)]
+    cost = None
+    if usable and report.cohort is not None and not problems:
+        cost, problems = cost_of(
+            algorithm,
+            setting,
+            held,
+            usable,
+            expected=report.cohort,
+            rounds=report.rounds,
+            evaluations=report.evaluations,
+            streams=streams,
+            client_tests=client_tests,
+        )
+    return replace(
+        report,
+        classes=classes,
+        cost=cost,
+        faults=(*report.faults, *problems),
+        cautions=(*cautions, *more),
+    )
+
+
+def _chosen(federation: ClientData, seed: int, most: int) -> list[ClientId]:
+    """Return everyone, or a sample of a larger population, ascending."""
+    if len(federation) <= most:
+        return list(federation)
+    generator = rng.generator(rng.derive(seed, purpose="checked clients"))
+    places = generator.choice(len(federation), most, replace=False).tolist()
+    return [federation.ids[place] for place in sorted(places)]
+
+
+def _settings_faults(
+    algorithm: Algorithm,
+    setting: Setting,
+    cohort: int | float | None,
+    sampling: Sampling | Draw | None,
+    best: str | None,
+) -> tuple[float | None, list[Fault]]:
+    """Return the clients asked in a round, and what contradicts itself among the settings."""
+    expected, faults = None, []
+    ids = setting.clients.ids  # type: ignore[attr-defined]
+    try:
+        drawn = as_sampling(sampling, cohort)
+        expected = draw_cohort(drawn, ids, 1, setting.seed).expected
+    except SettingsError as error:
+        faults.append(Fault("settings", str(error)))
+    try:
+        algorithm.objective.with_precision(setting.precision)
+        Judge(algorithm, setting, best, client_tests=False)
+    except SettingsError as error:
+        faults.append(Fault("settings", str(error)))
+    return expected, faults

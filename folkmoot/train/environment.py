@@ -31,7 +31,7 @@ def program_facts(
     params = algorithm.objective.init()["params"]
     return {
         "algorithm": algorithm.name,
-        "plan": {key: value for key, value in work.plan._asdict().items()},
+        "plan": work.plan._asdict(),
         "parameters": sum(leaf.numel() for leaf in trees.leaves(params)),
         "initial_model": digest_of(params),
         "data": clients.name,

@@ -31,7 +31,7 @@ def classes_of(objective: Any, state: Tree, data: Tree) -> int | None:
         inputs, targets = objective.split(trees.map(lambda leaf: leaf[:_ROWS], data))
         with torch.no_grad():
             outputs = call(model, inputs)
-    except Exception:  # noqa: S110  why the model cannot be called is said by the trial of one step
+    except Exception:
         return None
     return _classes(outputs, targets)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from folkmoot.aggregators.faults import fault
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
@@ -19,7 +20,7 @@ from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Setting
 from folkmoot.core.errors import ClientError
 from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
-from folkmoot.engines import batches
+from folkmoot.engines.batches import cut
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import Stream, example, in_precision, one_thread
@@ -47,8 +48,7 @@ class Exchange(NamedTuple):
 
     def client_s(self, rows: int) -> float:
         """Return the seconds that a client with so many examples takes."""
-        sizes = batches.cuts(rows, self.plan, self.needs_pairs)
-        return self.start_s + self.step_s * batches.num_steps(self.plan, sizes)
+        return self.start_s + self.step_s * cut(rows, self.plan, self.needs_pairs).steps
 
 
 class Probe:
@@ -95,7 +95,7 @@ class Probe:
                 more = max(1, min(_MOST_STEPS, int(_ENOUGH_S / max(first_s, 1e-6))))
                 first_s, _ = self._timed(task, cohort, client, state, 1)
                 all_s, update = self._timed(task, cohort, client, state, 1 + more)
-                reason = fold.fault(update, example(task))
+                reason = fault(update, example(task))
                 if reason:
                     raise ClientError(
                         f"Client {client!r} answers with an update that cannot be used: {reason}. If the numbers "
