@@ -70,15 +70,13 @@ def sgd(
     def step(params: Tree, direction: Tree, state: Tree, round: int, sign: float) -> None:
         leaves, moves = trees.leaves(params), trees.aligned(params, direction)
         if weight_decay:
-            moves = list(torch._foreach_add(moves, leaves, alpha=-sign * weight_decay))
+            moves = trees.each("add", moves, leaves, alpha=-sign * weight_decay)
         if momentum:
             velocity = trees.aligned(params, state["velocity"])
-            torch._foreach_mul_(velocity, momentum)
-            torch._foreach_add_(velocity, moves)
-            moves = (
-                list(torch._foreach_add(moves, velocity, alpha=momentum)) if nesterov else velocity
-            )
-        torch._foreach_add_(leaves, moves, alpha=sign * rate_at(lr, round))
+            trees.each("mul_", velocity, momentum)
+            trees.each("add_", velocity, moves)
+            moves = trees.each("add", moves, velocity, alpha=momentum) if nesterov else velocity
+        trees.each("add_", leaves, moves, alpha=sign * rate_at(lr, round))
 
     return Optimizer("sgd", init, step, callable(lr))
 
@@ -98,7 +96,7 @@ def adagrad(
     """
 
     def second(v: list[Tensor], square: list[Tensor]) -> None:
-        torch._foreach_add_(v, square)
+        trees.each("add_", v, square)
 
     return _adaptive("adagrad", lr, tau, beta_1, v_0, second)
 
@@ -173,8 +171,8 @@ def yogi(
     _check_share(beta_2=beta_2)
 
     def second(v: list[Tensor], square: list[Tensor]) -> None:
-        signs = torch._foreach_sign(torch._foreach_sub(v, square))
-        torch._foreach_addcmul_(v, square, signs, value=-(1 - beta_2))
+        signs = trees.each("sign", trees.each("sub", v, square))
+        trees.each("addcmul_", v, square, signs, value=-(1 - beta_2))
 
     return _adaptive("yogi", lr, tau, beta_1, v_0, second)
 
@@ -183,8 +181,8 @@ def _running(beta_2: float) -> Callable[[list[Tensor], list[Tensor]], None]:
     _check_share(beta_2=beta_2)
 
     def second(v: list[Tensor], square: list[Tensor]) -> None:
-        torch._foreach_mul_(v, beta_2)
-        torch._foreach_add_(v, square, alpha=1 - beta_2)
+        trees.each("mul_", v, beta_2)
+        trees.each("add_", v, square, alpha=1 - beta_2)
 
     return second
 
@@ -217,20 +215,20 @@ def _adaptive(
     def step(params: Tree, direction: Tree, state: Tree, round: int, sign: float) -> None:
         leaves, moves = trees.leaves(params), trees.aligned(params, direction)
         m, v = trees.aligned(params, state["m"]), trees.aligned(params, state["v"])
-        torch._foreach_mul_(m, beta_1)
-        torch._foreach_add_(m, moves, alpha=1 - beta_1)
-        second(v, list(torch._foreach_mul(moves, moves)))
+        trees.each("mul_", m, beta_1)
+        trees.each("add_", m, moves, alpha=1 - beta_1)
+        second(v, trees.each("mul", moves, moves))
         if weight_decay:
-            torch._foreach_mul_(leaves, 1 - rate_at(lr, round) * weight_decay)
-        numerator, root = m, list(torch._foreach_sqrt(v))
+            trees.each("mul_", leaves, 1 - rate_at(lr, round) * weight_decay)
+        numerator, root = m, trees.each("sqrt", v)
         if corrected_beta_2 is not None:
             state["steps"].add_(1)
             share_1 = 1 - beta_1 ** state["steps"]
             share_2 = (1 - corrected_beta_2 ** state["steps"]).sqrt()
             numerator = [(leaf / share_1).to(leaf.dtype) for leaf in m]
             root = [(leaf / share_2).to(leaf.dtype) for leaf in root]
-        torch._foreach_add_(root, tau)
-        torch._foreach_addcdiv_(leaves, numerator, root, value=sign * rate_at(lr, round))
+        trees.each("add_", root, tau)
+        trees.each("addcdiv_", leaves, numerator, root, value=sign * rate_at(lr, round))
 
     return Optimizer(name, init, step, callable(lr))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from folkmoot.aggregators.faults import misfit, not_finite
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregator, State, Sum, Update
@@ -127,12 +128,12 @@ def aggregate(aggregator: Aggregator, updates: Iterable[Update], key: int = 0) -
     state = aggregator.init(given[0], len(given))
     encoded = []
     for client, update in enumerate(given):
-        reason = fold.misfit(update, given[0])
+        reason = misfit(update, given[0])
         if reason is None:
             encoded.append(aggregator.encode(state, update, key))
             # A weight of 0 adds nothing to a sum, not even 0 * NaN.
             if aggregator.sees is EACH or float(encoded[-1].weight):
-                reason = fold.not_finite(update.value)
+                reason = not_finite(update.value)
         if reason:
             raise ClientError(f"Client {client} cannot be aggregated: {reason}.")
     if aggregator.sees is EACH:

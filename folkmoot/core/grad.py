@@ -11,14 +11,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.core import tree as trees
-from folkmoot.core.tree import Tree
-
-
-def is_ordinary(tensor: Tensor) -> bool:
-    """Tell whether a tensor is neither mapped by `torch.func` nor being traced by the compiler."""
-    return not (
-        torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch.compiler.is_compiling()
-    )
+from folkmoot.core.tree import Tree, is_ordinary
 
 
 def grad(

@@ -1,14 +1,12 @@
 """Trees: nested dicts of tensors, and their arithmetic.
 
 Models, updates, states and all that travels are trees. A leaf's path is the tuple of its keys,
-printed with
-slashes: `params/fc1.weight`. Leaves stand in the order of the dicts. Functions whose names end in
-    an underscore
-write into their first argument; all others return new leaves.
+printed with slashes: `params/fc1.weight`. Functions whose names end in an underscore write into
+their first argument; all others return new leaves.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +41,9 @@ def name(path: Path) -> str:
 
 
 def aligned(tree: Tree, other: Tree) -> list[Tensor]:
-    """Return the leaves of `other` in the order of `tree`: equal keys may stand in another
-    order."""
+    """Return the leaves of `other` in the order of `tree`: keys may stand in another order."""
     if len(tree) != len(other):
-        raise KeyError(f"Trees of other keys: {', '.join(tree)} and {', '.join(other)}.")
+        raise KeyError(f"Trees of other keys: {', '.join(tree)}; {', '.join(other)}.")
     found: list[Tensor] = []
     for key, value in tree.items():
         if type(value) is dict:
@@ -58,8 +55,7 @@ def aligned(tree: Tree, other: Tree) -> list[Tensor]:
 
 def like(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
     """Return a tree of the structure of `tree` that holds `tensors` in order."""
-    source = iter(tensors)
-    return _fill(tree, source)
+    return _fill(tree, iter(tensors))
 
 
 def _fill(tree: Tree, source: Iterator[Tensor]) -> Tree:
@@ -104,10 +100,29 @@ def build(pairs: Iterable[tuple[Path, Tensor]], empty: Iterable[Path] = ()) -> T
     return tree
 
 
-def _each(function: Callable[..., Any], tree: Tree, *arguments: Any) -> Tree:
-    """Apply one fused torch call to all leaves; an empty tree stays empty."""
-    found = leaves(tree)
-    return like(tree, cast(list[Tensor], function(found, *arguments)) if found else [])
+def is_ordinary(tensor: Tensor) -> bool:
+    """Tell whether a tensor is neither mapped by `torch.func` nor being traced by the compiler."""
+    mapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not (mapped or torch.compiler.is_compiling())
+
+
+def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list[Tensor]:
+    """Call a tensor method on each leaf: fused where torch can, one by one on mapped leaves.
+
+    Args:
+        method: Such as "add_"; there is a `torch._foreach_` form of it.
+        first: The leaves.
+        others: Arguments, each a list with one for each leaf or one for all.
+        options: Keyword arguments, the same for all leaves.
+    """
+    if not first:
+        return []
+    if is_ordinary(first[0]):
+        return getattr(torch, f"_foreach_{method}")(first, *others, **options) or first  # type: ignore[no-any-return]
+    lists = [other if isinstance(other, list | tuple) else [other] * len(first) for other in others]
+    return [
+        getattr(leaf, method)(*rest, **options) for leaf, *rest in zip(first, *lists, strict=True)
+    ]
 
 
 def clone(tree: Tree) -> Tree:
@@ -122,39 +137,34 @@ def zeros_like(tree: Tree) -> Tree:
 
 def add(a: Tree, b: Tree) -> Tree:
     """Return a + b."""
-    return _each(torch._foreach_add, a, aligned(a, b))
+    return like(a, each("add", leaves(a), aligned(a, b)))
 
 
 def sub(a: Tree, b: Tree) -> Tree:
     """Return a - b."""
-    return _each(torch._foreach_sub, a, aligned(a, b))
+    return like(a, each("sub", leaves(a), aligned(a, b)))
 
 
 def scale(factor: float | Tensor, tree: Tree) -> Tree:
     """Return factor * tree."""
-    return _each(torch._foreach_mul, tree, factor)
+    return like(tree, each("mul", leaves(tree), factor))
 
 
 def axpy(factor: float | Tensor, x: Tree, y: Tree) -> Tree:
     """Return factor * x + y."""
     if isinstance(factor, Tensor):
         return add(scale(factor, x), y)
-    found = leaves(y)
-    return like(y, torch._foreach_add(found, aligned(y, x), alpha=factor) if found else [])
+    return like(y, each("add", leaves(y), aligned(y, x), alpha=factor))
 
 
 def axpy_(y: Tree, factor: float, x: Tree) -> None:
     """Add factor * x to y, in place."""
-    targets = leaves(y)
-    if targets:
-        torch._foreach_add_(targets, aligned(y, x), alpha=factor)
+    each("add_", leaves(y), aligned(y, x), alpha=factor)
 
 
 def copy_(target: Tree, source: Tree) -> None:
     """Copy the numbers of `source` into `target`, in place."""
-    targets = leaves(target)
-    if targets:
-        torch._foreach_copy_(targets, aligned(target, source))
+    each("copy_", leaves(target), aligned(target, source))
 
 
 def norm(tree: Tree) -> Tensor:

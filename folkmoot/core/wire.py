@@ -1,8 +1,8 @@
 """Trees as bytes and back, through safetensors: no code can travel, dtypes and 0-d shapes stay.
 
 A leaf's path is written as its keys joined by "/", with "%" and "/" inside a key escaped; names of
-parameters keep their dots. Empty dicts have no leaves, so they are kept in the header under
-`empty`.
+parameters keep their dots. What safetensors does not keep, the order of leaves and empty dicts,
+stands in one entry of the metadata: safetensors writes several in an order that no one can foresee.
 """
 
 import json
@@ -41,10 +41,8 @@ def to_bytes(tree: Tree, header: Mapping[str, str] | None = None) -> bytes:
             packed = packed.clone()
         seen.add(packed.data_ptr())
         owned["/".join(_escape(key) for key in path)] = packed
-    metadata = {"empty": json.dumps(trees.empties(tree)), **(header or {})}
-    # safetensors sorts by dtype and name; the tree must come back in its own order.
-    metadata["order"] = json.dumps(list(owned))
-    return save(owned, metadata=metadata)
+    said = {"order": list(owned), "empty": trees.empties(tree), "header": dict(header or {})}
+    return save(owned, metadata={"tree": json.dumps(said)})
 
 
 def _is_view(leaf: Tensor) -> bool:
@@ -62,11 +60,11 @@ def from_bytes(data: bytes) -> tuple[Tree, dict[str, str]]:
         flat = load(data)
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-        order = json.loads(metadata.pop("order", "null")) or list(flat)
-        empty = json.loads(metadata.pop("empty", "[]"))
+        said = json.loads(metadata.get("tree", "{}"))
+        order = said.get("order", list(flat))
         paths = [tuple(_unescape(key) for key in joined.split("/")) for joined in order]
-        tree = trees.build(zip(paths, (flat[joined] for joined in order), strict=True), empty)
+        found = zip(paths, (flat[joined] for joined in order), strict=True)
+        return trees.build(found, said.get("empty", [])), said.get("header", {})
     # A stranger's bytes may name leaves that are not there, or one below another.
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"These {len(data)} bytes are not a tree: {error}.") from error
-    return tree, metadata

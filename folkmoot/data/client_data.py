@@ -126,6 +126,10 @@ class ClientData(Mapping[Id, Client]):
         """Return each client's number of train examples, in the order of `ids`; None if unknown."""
         return self._sizes
 
+    def size_of(self, client_id: Id) -> int | None:
+        """Return one client's number of train examples; None where it is not known unread."""
+        return None if self._sizes is None else self._size(client_id)
+
     def subset(self, ids: Iterable[Id]) -> "ClientData":
         """Keep only the clients with these ids; nothing is loaded or copied."""
         kept = plain_ids(ids)

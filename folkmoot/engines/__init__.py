@@ -2,5 +2,6 @@
 
 from folkmoot.engines.parallel import auto, parallel
 from folkmoot.engines.sequential import sequential
+from folkmoot.engines.vectorized import vectorized
 
-__all__ = ["auto", "parallel", "sequential"]
+__all__ = ["auto", "parallel", "sequential", "vectorized"]

@@ -24,8 +24,9 @@ class Cut(NamedTuple):
 
     @property
     def used(self) -> int:
-        """Distinct examples that the steps work through."""
-        return sum(self.sizes[: self.steps])
+        """Distinct examples that the steps work through; all, where no step is asked: a cohort
+        whose weights are all 0 would have no mean."""
+        return sum(self.sizes[: self.steps] if self.steps else self.sizes)
 
 
 class Draws(NamedTuple):
@@ -63,7 +64,7 @@ def cut(examples: int, plan: Plan, needs_pairs: bool) -> Cut:
     elif rest and plan.last == "keep":
         sizes.append(rest)
     steps = plan.steps if plan.steps is not None else (plan.epochs or 0) * len(sizes)
-    return Cut(examples, tuple(sizes), steps, plan.shuffle and len(sizes) > 1)
+    return Cut(examples, tuple(sizes), steps, plan.shuffle and sizes[0] < examples)
 
 
 def draw(keys: Sequence[int], cuts: Sequence[Cut]) -> list[Draws]:

@@ -141,7 +141,7 @@ class Stream:
             data = self._data(cohort, client)
             if ready is None or ready[0].examples != rows(data):
                 ready = self._plan(task, cohort, client, rows(data))
-            _refuse_too_few(work, ready[0])
+            refuse_too_few(work, ready[0])
             stage = "start"
             if own is None:
                 own = work.own(sent) if work.own else {}
@@ -181,7 +181,7 @@ class Stream:
             return [None] * len(clients)
         base = rng.derive(self.setting.seed, round=cohort.round, purpose=task.work.name)
         keys = [rng.of_client(base, client) for client in clients]
-        cuts = [cut(size, task.work.plan, _needs_pairs(task.work)) for size in sizes]
+        cuts = [cut(size, task.work.plan, needs_pairs(task.work)) for size in sizes]
         return list(zip(cuts, draw(keys, cuts), strict=True))
 
     def _plan(
@@ -190,7 +190,7 @@ class Stream:
         key = rng.derive(
             self.setting.seed, round=cohort.round, client=client, purpose=task.work.name
         )
-        one = cut(examples, task.work.plan, _needs_pairs(task.work))
+        one = cut(examples, task.work.plan, needs_pairs(task.work))
         return one, draw([key], [one])[0]
 
     def _private(self, work: LocalWork, carry: Tree, sent: Tree, own: Tree) -> Tree:
@@ -231,11 +231,12 @@ def _channels_last(leaf: Tensor) -> Tensor:
     return leaf.clone(memory_format=torch.channels_last if images else torch.preserve_format)
 
 
-def _needs_pairs(work: LocalWork) -> bool:
+def needs_pairs(work: LocalWork) -> bool:
+    """Tell whether a training batch of one row has no meaning for a work's model."""
     return work.train and bool(getattr(work.objective, "needs_pairs", False))
 
 
-def _refuse_too_few(work: LocalWork, cut: Cut) -> None:
+def refuse_too_few(work: LocalWork, cut: Cut) -> None:
     """Leave out a client whose examples cannot make a batch."""
     if not cut.examples:
         raise Skipped("it has no examples")
@@ -243,7 +244,7 @@ def _refuse_too_few(work: LocalWork, cut: Cut) -> None:
         raise Skipped(
             f"it has {cut.examples} examples, fewer than the batch size {work.plan.batch_size}"
         )
-    if 1 in cut.sizes and _needs_pairs(work):
+    if 1 in cut.sizes and needs_pairs(work):
         raise Skipped(
             "a batch of one row has no batch statistics, which this model's normalisation layers "
             "need"

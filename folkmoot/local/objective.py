@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch
 from folkmoot.core.errors import SettingsError
-from folkmoot.core.grad import differentiate, is_ordinary
-from folkmoot.core.tree import Tree
+from folkmoot.core.grad import differentiate
+from folkmoot.core.tree import Tree, is_ordinary
 from folkmoot.local import metrics as metric
 from folkmoot.local.metrics import Metric
 from folkmoot.local.replica import Loss, Replica, call, shared_leaves
@@ -131,12 +132,17 @@ class ModuleObjective:
         """Differentiate under `torch.func` or the compiler: the same forward pass, bound to traced
         leaves."""
 
-        def value(leaves: Tree) -> Tensor:
+        def value(leaves: Tree, floats: Tree, integers: Tree) -> tuple[Tensor, tuple[Tree, Tree]]:
             replica.bind(list(leaves.values()))
-            replica.hold(buffers, counts)
-            return self._training_loss(replica, batch)
+            replica.hold(floats, integers)
+            return self._training_loss(replica, batch), (floats, integers)
 
-        gradient, loss = torch.func.grad_and_value(value)(params)
+        # The transform may write into its arguments only, so buffers go through it and come back.
+        transformed = torch.func.grad_and_value(value, has_aux=True)
+        copies = trees.clone(buffers), trees.clone(counts)
+        gradient, (loss, (floats, integers)) = transformed(params, *copies)
+        trees.copy_(buffers, floats)
+        trees.copy_(counts, integers)
         return gradient, loss
 
     def _training_loss(self, replica: Replica, batch: Batch) -> Tensor:
@@ -161,6 +167,16 @@ class ModuleObjective:
             return loss.mean() if loss.dim() else loss
         return (self.loss(outputs, targets) * batch.weight).sum()
 
+    def loss_by_row(self, state: Tree, data: Tree) -> bool:
+        """Tell whether the loss has a value for each row, so that rows can be weighed."""
+        replica = self.replica()
+        replica.mode(False)
+        replica.bind(list(state["params"].values()))
+        replica.hold(state["buffers"], state["counts"])
+        inputs, targets = self.split(data)
+        with torch.no_grad():
+            return self.loss(call(replica.module, inputs), targets).dim() == 1
+
     def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
         """Return each metric's sums over a batch, (k,) in float64, in evaluation mode."""
         replica = self.replica()
@@ -179,7 +195,7 @@ class ModuleObjective:
 
 def _channels_last(leaf: Any) -> Any:
     """Lay images out with channels last; the numbers are the same."""
-    is_image = isinstance(leaf, Tensor) and leaf.dim() == 4
+    is_image = isinstance(leaf, Tensor) and leaf.dim() == 4 and is_ordinary(leaf)
     return leaf.contiguous(memory_format=torch.channels_last) if is_image else leaf
 
 

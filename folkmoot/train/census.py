@@ -1,4 +1,4 @@
-"""What clients hold, looked at before a run: rows, leaves, labels, and everything that is wrong with them.
+"""What clients hold, looked at before a run: rows, leaves, labels, and everything that is wrong.
 
 Nothing here stops at the first fault; `check` wants them all.
 """
@@ -42,7 +42,7 @@ class Held(NamedTuple):
 
 
 def gather(clients: Any) -> tuple[ClientData | None, list[Fault]]:
-    """Turn a run's `clients=` into `ClientData`, without those that cannot be used, and say why they cannot."""
+    """Turn a run's `clients=` into `ClientData`, and say why some of them cannot be used."""
     try:
         return as_clients(clients), []
     except DataError as error:
@@ -51,7 +51,9 @@ def gather(clients: Any) -> tuple[ClientData | None, list[Fault]]:
             given = dict(enumerate(clients))
         if not given:
             return None, [Fault("clients", str(error))]
-        refused = {client: str(why) for client, value in given.items() if (why := _refusal(client, value))}
+        refused = {
+            client: str(why) for client, value in given.items() if (why := _refusal(client, value))
+        }
         if str(error) not in refused.values():
             # What was passed is no list of clients at all, and the error says what it is.
             return None, [Fault("clients", str(error))]
@@ -87,21 +89,22 @@ def look(
             train, test = federation[client].train, federation[client].test
         except Exception as error:  # whatever a user's loader raises is what the report is for
             kind = "data" if isinstance(error, DataError) else "loading"
-            said = str(error) if kind == "data" else f"Client {client!r} cannot be loaded: {named(error)}"
-            faults.append(Fault(kind, said))
+            unread = f"Client {client!r} cannot be loaded. {named(error)}"
+            faults.append(Fault(kind, str(error) if kind == "data" else unread))
             continue
         found = leaf_faults(train, client, "train")
         faults += found
         faults += leaf_faults(test, client, "test") if test is not None else []
         if not found:
             rows, test_rows = _rows(train), _rows(test or {})
-            labels = labels_in(train.get(target))
-            held.append(Held(client, rows, test_rows, trees.num_bytes(train), signature(train), labels))
+            labels = labels_in(train.get(target)) if target else {}
+            payload_bytes = trees.num_bytes(train)
+            held.append(Held(client, rows, test_rows, payload_bytes, signature(train), labels))
     return held, faults
 
 
-def leaf_faults(tree: Tree, client: ClientId, part: str) -> list[Fault]:
-    """Return one fault for each leaf that cannot be used, else one where leaves do not fit together."""
+def leaf_faults(tree: Tree, client: ClientId | None, part: str) -> list[Fault]:
+    """Return a fault for each leaf that cannot be used, else one where they do not fit together."""
     found = []
     for path, leaf in trees.items(tree):
         # "there are none" is said once, not of each leaf.
@@ -110,7 +113,7 @@ def leaf_faults(tree: Tree, client: ClientId, part: str) -> list[Fault]:
     return found or _refused(tree, client, part)
 
 
-def _refused(tree: Tree, client: ClientId, part: str) -> list[Fault]:
+def _refused(tree: Tree, client: ClientId | None, part: str) -> list[Fault]:
     try:
         check_examples(tree, client, part)
     except DataError as error:
@@ -118,32 +121,32 @@ def _refused(tree: Tree, client: ClientId, part: str) -> list[Fault]:
     return []
 
 
-def test_faults(test: Any) -> tuple[Tree | None, list[Fault]]:
-    """Return the held-out set as a tree, and what is wrong with it."""
+def held_out_faults(test: Any) -> tuple[Tree | None, list[Fault]]:
+    """Return the held-out set as a tree, None where it cannot be used, and what is wrong with it."""
     if test is None:
         return None, []
     try:
         tree = as_examples(test)
     except DataError as error:
         return None, [Fault("test", str(error))]
-    faults = [
-        fault._replace(kind="test", sentence=fault.sentence.replace("Client 'test set', test", "The test"))
-        for fault in leaf_faults(tree, "test set", "test")
-    ]
+    faults = [fault._replace(kind="test") for fault in leaf_faults(tree, None, "test")]
     return (None if faults else tree), faults
 
 
 def signature(tree: Tree) -> Signature:
     """Return the leaves of examples without their number of rows."""
-    return tuple((trees.name(path), leaf.dtype, tuple(leaf.shape[1:])) for path, leaf in trees.items(tree))
+    return tuple(
+        (trees.name(path), leaf.dtype, tuple(leaf.shape[1:])) for path, leaf in trees.items(tree)
+    )
 
 
 def spelled(signature: Signature) -> str:
     """Write leaves as a reader knows them: `x float32 (n, 28, 28)`."""
-    return ", ".join(
-        f"{path} {str(dtype).removeprefix('torch.')} ({', '.join(['n', *map(str, shape)])}{',' * (not shape)})"
-        for path, dtype, shape in signature
-    )
+    written = []
+    for path, dtype, shape in signature:
+        rows = f"({', '.join(['n', *map(str, shape)])})" if shape else "(n,)"
+        written.append(f"{path} {str(dtype).removeprefix('torch.')} {rows}")
+    return ", ".join(written)
 
 
 def named(error: BaseException) -> str:
@@ -158,7 +161,7 @@ def _rows(tree: Tree) -> int:
 
 
 def labels_in(leaf: Any) -> dict[int, int]:
-    """Count the labels of an integer leaf, without places that count nowhere; floats are no labels."""
+    """Count the labels of an integer leaf, but not those of places that count nowhere."""
     if not isinstance(leaf, Tensor) or leaf.is_floating_point() or leaf.is_complex():
         return {}
     values, counts = torch.unique(leaf, return_counts=True)

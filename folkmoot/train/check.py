@@ -24,6 +24,7 @@ from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
 from folkmoot.train.trials import cost_of, try_clients, try_held_out
 
 EVALUATIONS = 50
+"""About how often a run is judged where nobody says."""
 _MOST_LOOKED_AT = 200
 
 
@@ -44,28 +45,33 @@ def check(
     most_clients: int = _MOST_LOOKED_AT,
     **unknown: Any,
 ) -> CheckReport:
-    """Look at data, model and settings before round 1, and report all that is wrong instead of the first of it.
+    """Look at data, model and settings before round 1, and report all that is wrong.
 
     Args:
         algorithm: What would be run, such as `fedavg(work)`.
         clients: Whose data, as for `run`.
         rounds: Rounds that would be run, for the estimate of time.
-        cohort, sampling, test, seed, workers, precision, evaluate_every, client_tests, best: As for `run`.
-        most_clients: Clients that are looked at; of a larger population a sample, which `seed` draws.
+        cohort, sampling, test, seed, workers, precision: As for `run`.
+        evaluate_every, client_tests, best: As for `run`.
+        most_clients: Clients that are looked at; of more a sample, which `seed` draws.
 
     Returns:
-        A report to print: `ok`, `problems` and `warnings` as sentences; leaves, labels, distance from iid, and
-        estimates of memory, traffic and time.
+        A report to print: `ok`, `problems` and `warnings` as sentences; leaves, labels, distance
+        from iid, and estimates of memory, traffic and time.
 
     Raises:
-        SettingsError: If there is no algorithm to check, or an option is unknown. All else is in the report.
+        SettingsError: If there is no algorithm to check, or an option is unknown; all else is in
+            the report.
     """
     if unknown:
         option = next(iter(unknown))
-        raise SettingsError(f"check() has no option {option!r}.{did_you_mean(option, check.__kwdefaults__)}")
+        raise SettingsError(
+            f"check() has no option {option!r}.{did_you_mean(option, check.__kwdefaults__)}"
+        )
     if not isinstance(algorithm, Algorithm):
         raise SettingsError(
-            f"check() needs an algorithm first, such as fm.fedavg(work), but was given a {type(algorithm).__name__}."
+            "check() needs an algorithm first, such as fm.fedavg(work), but was given a "
+            f"{type(algorithm).__name__}."
         )
     federation, problems = gather(clients)
     held_out, found = test_faults(test)
@@ -91,7 +97,9 @@ def check(
         faults=(*problems, *found),
     )
     streams = workers or num_cores()
-    return _with_model(report, algorithm, setting, held_out, streams, client_tests) if held else report
+    return (
+        _with_model(report, algorithm, setting, held_out, streams, client_tests) if held else report
+    )
 
 
 def _with_model(

@@ -1,4 +1,4 @@
-"""The report of a check: facts as fields, everything that is wrong as sentences, and a calm table to print."""
+"""The report of a check: facts as fields, faults as sentences, and a calm table to print."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _LABEL_WIDTH = 10
 
 
 class Cost(NamedTuple):
-    """What the run would cost: estimates, made from a few steps of a few clients on this machine."""
+    """What the run would cost: estimates, from a few steps of a few clients on this machine."""
 
     probed: tuple[ClientId, ...]
     """The clients that did them."""
@@ -29,9 +29,9 @@ class Cost(NamedTuple):
     """From the clients to the server, in a round."""
     model_bytes: int
     server_bytes: int
-    """The algorithm's state, the broadcast, and the sums that are being made; not Python, PyTorch or data."""
+    """The algorithm's state, the broadcast, and the sums that are being made."""
     stream_bytes: int
-    """One client at work: its models, gradient, optimizer, one batch's activations, its examples."""
+    """One client at work: models, gradient, optimizer, one batch's activations, its examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class CheckReport:
     classes: int | None = None
     """Classes that the model has outputs for; None where it learns none."""
     non_iid: tuple[float, float] | None = None
-    """Mean total variation distance of clients' labels to the pooled ones, and what chance alone would give."""
+    """Mean total variation distance of clients' labels to the pooled ones, and that by chance."""
     cohort: float | None = None
     """Clients asked in a round, on average; None where the settings are at fault."""
     evaluations: int = 0
@@ -100,7 +100,9 @@ class CheckReport:
 
     def __str__(self) -> str:
         about = f"Check of {self.algorithm}" + (f" on {self.data}" if self.data else "")
-        verdict = _counted(len(self.faults), "problem") if self.faults else "nothing stands in the way"
+        verdict = (
+            _counted(len(self.faults), "problem") if self.faults else "nothing stands in the way"
+        )
         more = f", {_counted(len(self.cautions), 'warning')}" if self.cautions else ""
         lines = [f"{about}: {verdict}{more}.", ""]
         lines += [f"  {label:{_LABEL_WIDTH}} {text}" for label, text in self._table()]
@@ -112,7 +114,11 @@ class CheckReport:
     def _table(self) -> list[tuple[str, str]]:
         table = []
         if self.clients:
-            part = "" if self.looked_at == self.clients else f", {self.looked_at:,} of them were looked at"
+            part = (
+                ""
+                if self.looked_at == self.clients
+                else f", {self.looked_at:,} of them were looked at"
+            )
             table.append(("clients", f"{self.clients:,}{part}"))
         if self.held:
             table += self._data_lines()
@@ -132,10 +138,17 @@ class CheckReport:
         labels = {label for client in self.held for label in client.labels}
         if labels:
             outputs = f", of {self.classes} the model has outputs for" if self.classes else ""
-            found.append(("labels", f"{len(labels):,} from {min(labels)} to {max(labels)}{outputs}"))
+            found.append(
+                ("labels", f"{len(labels):,} from {min(labels)} to {max(labels)}{outputs}")
+            )
         if self.non_iid:
             score, chance = self.non_iid
-            found.append(("non-iid", f"{score:.2f} (0 is iid, 1 the most; chance alone gives about {chance:.2f})"))
+            found.append(
+                (
+                    "non-iid",
+                    f"{score:.2f} (0 is iid, 1 the most; chance alone gives about {chance:.2f})",
+                )
+            )
         return found
 
     def _cost_lines(self, cost: Cost) -> list[tuple[str, str]]:
@@ -143,7 +156,9 @@ class CheckReport:
         streams = _counted(cost.streams, "stream")
         each = f"each of {streams}" if cost.streams > 1 else "the stream"
         judged = (
-            f", {_counted(self.evaluations, 'evaluation')} of {duration(cost.evaluation_s)}" if cost.evaluation_s else ""
+            f", {_counted(self.evaluations, 'evaluation')} of {duration(cost.evaluation_s)}"
+            if cost.evaluation_s
+            else ""
         )
         return [
             ("a round", f"{self.cohort:,.4g} clients, {down} down, {up} up"),
@@ -157,7 +172,10 @@ class CheckReport:
                 f"about {duration(cost.total_s)}: {_counted(self.rounds, 'round')} of "
                 f"{duration(cost.round_s)}{judged}",
             ),
-            ("", f"an estimate from a few steps of {_counted(len(cost.probed), 'client')}, for {streams}"),
+            (
+                "",
+                f"an estimate from a few steps of {_counted(len(cost.probed), 'client')}, for {streams}",
+            ),
         ]
 
 

@@ -3,8 +3,8 @@
     with behind(Front(workers=2, place=folder_of)):
         result = app()
 
-`run` reads `current()` once, at its start. What was typed wins over what the app says of workers and display; the
-folder is added to those that the app names itself.
+`run` reads `current()` once, at its start. What was typed wins over what the app says of workers
+and display; the folder is added to those that the app names itself.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class Front(NamedTuple):
     name: str | None = None
     """What a run is called that the app leaves without a name."""
     place: Callable[[str], Path] | None = None
-    """From a run's name to the folder in which it is kept: checkpoints as it goes, everything at its end."""
+    """From a run's name to the folder in which it is kept, as it goes and at its end."""
     resume: bool = False
     """Whether to go on from that folder."""
     checks: bool = False
@@ -36,7 +36,10 @@ class Front(NamedTuple):
 
 
 class Checked(BaseException):
-    """Ends an app at its first run, of which only the check was wanted; no `except Exception` stops it."""
+    """Ends an app at its first run, of which only the check is wanted.
+
+    No `except Exception` of the app stops it.
+    """
 
     def __init__(self, report: Any) -> None:
         super().__init__("The run was checked, not trained.")

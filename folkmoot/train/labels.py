@@ -1,4 +1,4 @@
-"""Labels before a run: which the model has outputs for, which clients hold, and how far from iid that is."""
+"""Labels before a run: which the model has outputs for, which clients hold, how far from iid."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,9 @@ _ROWS = 2
 
 
 def classes_of(objective: Any, state: Tree, data: Tree) -> int | None:
-    """Return how many classes the model has outputs for; None where it learns no classes, or cannot be called.
+    """Return how many classes the model has outputs for.
+
+    None where it learns no classes, or cannot be called: the trial of one step then says why.
 
     Args:
         objective: Learns classes if it reports an accuracy.
@@ -31,21 +33,24 @@ def classes_of(objective: Any, state: Tree, data: Tree) -> int | None:
         inputs, targets = objective.split(trees.map(lambda leaf: leaf[:_ROWS], data))
         with torch.no_grad():
             outputs = call(model, inputs)
-    except Exception:
+    except Exception:  # the user's own code
         return None
     return _classes(outputs, targets)
 
 
 def _classes(outputs: Any, targets: Any) -> int | None:
     """Read the number of classes off the shapes of outputs and targets."""
-    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or targets.is_floating_point():
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return None
+    if targets.is_floating_point() or not outputs.is_floating_point():
         return None
     if outputs.dim() == 1 or outputs.shape[1] == 1:
         return 2
     if outputs.dim() != targets.dim() + 1:
         return None
     # A language model's outputs are (rows, length, vocabulary), all others' (rows, classes, ...).
-    return outputs.shape[2] if outputs.dim() == 3 and outputs.shape[1] == targets.shape[1] else outputs.shape[1]
+    spoken = outputs.dim() == 3 and outputs.shape[1] == targets.shape[1]
+    return outputs.shape[2] if spoken else outputs.shape[1]
 
 
 def label_faults(
@@ -59,25 +64,25 @@ def label_faults(
         classes: Classes that the model has outputs for; None where that is not known.
         target: The leaf with the labels.
     """
-    problems, cautions = [], []
+    if classes is None:
+        return [], []
+    problems = []
     owners = [(f"Client {client.id!r}", client.labels) for client in held]
     if held_out is not None and target in held_out:
         owners.append(("The test set", labels_in(held_out[target])))
     for owner, labels in owners:
-        strange = sorted(label for label in labels if classes and not 0 <= label < classes)
+        strange = sorted(label for label in labels if not 0 <= label < classes)
         if strange:
             shown = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
             problems.append(
                 Fault(
                     "labels",
-                    f"{owner}: leaf {target!r} holds the label{'s' * (len(strange) > 1)} {shown}, but the model has "
-                    f"outputs for {classes} classes, 0 to {classes - 1}. Count labels from 0, or give the last "
-                    "layer one output a class.",
+                    f"{owner}: leaf {target!r} holds the label{'s' * (len(strange) > 1)} {shown}, "
+                    f"but the model has outputs for {classes} classes, 0 to {classes - 1}. Count "
+                    "labels from 0, or give the last layer one output a class.",
                 )
             )
-    if classes:
-        cautions += _single_class(held)
-    return problems, cautions
+    return problems, _single_class(held)
 
 
 def _single_class(held: Sequence[Held]) -> list[Fault]:
@@ -89,26 +94,29 @@ def _single_class(held: Sequence[Held]) -> list[Fault]:
     return [
         Fault(
             "single class",
-            f"{len(alone)} of {len(held)} clients hold one class only ({named}{more}). Local training pulls such "
-            "clients far apart: use few local steps, or an algorithm that corrects the drift.",
+            f"{len(alone)} of {len(held)} clients hold one class only ({named}{more}). Local "
+            "training pulls such clients far apart: use few local steps, or an algorithm that "
+            "corrects the drift.",
         )
     ]
 
 
 def non_iid_score(held: Sequence[Held]) -> tuple[float, float]:
-    """Return how far clients' labels are from the pooled ones, and how far chance alone would put them.
+    """Return how far clients' labels are from the pooled ones, and how far chance would put them.
 
-    The first is the mean over clients of the total variation distance between a client's label law and the law of
-    all labels that were looked at: 0 if all are alike, towards 1 if each client knows one rare label. Small
-    clients are far off even if dealt at random, by about sum_k sqrt(2 q_k (1 - q_k) / (pi n)) / 2 for n
-    rows; the second is the mean of that.
+    The first is the mean over clients of the total variation distance between a client's label law
+    and the law of all labels that were looked at: 0 if all are alike, towards 1 if each client
+    knows one rare label. Small clients are far off even if dealt at random, by about
+    sum_k sqrt(2 q_k (1 - q_k) / (pi n)) / 2 for n rows; the second is the mean of that.
     """
     counts = [client.labels for client in held if client.labels]
     pooled = _pooled(held)
     law = np.array(list(pooled.values()), dtype=np.float64)
     law /= law.sum()
     sizes = np.array([sum(labels.values()) for labels in counts], dtype=np.float64)
-    shares = np.array([[labels.get(label, 0) for label in pooled] for labels in counts]) / sizes[:, None]
+    shares = (
+        np.array([[labels.get(label, 0) for label in pooled] for labels in counts]) / sizes[:, None]
+    )
     distances = 0.5 * np.abs(shares - law).sum(axis=1)
     chance = 0.5 * np.sqrt(2 * law * (1 - law) / np.pi).sum() / np.sqrt(sizes)
     return float(distances.mean()), float(np.minimum(chance, 1.0).mean())

@@ -98,8 +98,9 @@ class Probe:
                 reason = fault(update, example(task))
                 if reason:
                     raise ClientError(
-                        f"Client {client!r} answers with an update that cannot be used: {reason}. If the numbers "
-                        "grow from step to step, lower the learning rate or clip the gradients (clip_gradient=)."
+                        f"Client {client!r} answers with an update that cannot be used: {reason}. "
+                        "If numbers grow from step to step, lower the learning rate or clip the "
+                        "gradients (clip_gradient=)."
                     )
                 updates.append(update)
                 steps.append(max(all_s - first_s, 0.0) / more)
@@ -126,7 +127,9 @@ class Probe:
         begun = now()
         update, _ = self._stream.train(of_steps(task, steps), cohort, client, own)
         seconds = now() - begun
-        return seconds, update._replace(value=trees.clone(update.value), counts=trees.clone(update.counts))
+        return seconds, update._replace(
+            value=trees.clone(update.value), counts=trees.clone(update.counts)
+        )
 
     def _activations(self, task: Task, cohort: Cohort) -> int:
         with saved_for_backward() as saved:
@@ -149,7 +152,7 @@ def _carry_bytes(task: Task) -> int:
 
 @contextlib.contextmanager
 def saved_for_backward() -> Iterator[dict[int, int]]:
-    """Count the memory that autograd keeps between forward and backward, without the parameters'."""
+    """Count what autograd keeps between forward and backward, without the parameters."""
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

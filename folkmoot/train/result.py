@@ -1,89 +1,167 @@
 """What comes out of a run: the model, its history, and what it cost."""
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from folkmoot.core.engine import ClientId, LeftOut
-from folkmoot.core.tree import Tree
-from folkmoot.train.environment import environment, peak_memory_bytes
-from folkmoot.train.evaluation import ClientResult
+
+from folkmoot.core.engine import ClientId
+from folkmoot.core.errors import SettingsError
+from folkmoot.train.environment import digest_of
+from folkmoot.train.evaluation import ClientResult, model_of
+from folkmoot.train.outcome import Outcome, Times
+from folkmoot.train.record import plain, read_record, write_record
 from folkmoot.train.standing import Program, Standing
-from folkmoot.train.stopping import Best, Row
+from folkmoot.train.summary import as_text, chosen_metric, number
 
 
-class Times(NamedTuple):
-    """Where a run's seconds went; client work runs in several streams, the rest in one."""
-
-    total_s: float
-    client_s: float
-    """Client work, per stream: loading, training, making updates."""
-    evaluation_s: float
-    overhead_s: float
-    """All other seconds of the rounds: handing out, adding, waiting, the server's step."""
+class ModelNotLoaded(SettingsError, AttributeError):
+    """A result was read from its folder without an instance of the model's class."""
 
 
-class Traffic(NamedTuple):
-    """Bytes that a deployment would have moved, over all rounds and clients."""
-
-    upload_bytes: int
-    download_bytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Result(Outcome):
     """A finished run. `print` it, `plot` it, `save` it; `model` is an ordinary module."""
 
-    model: nn.Module
-    """The global model after the last round."""
-    best_model: nn.Module
-    """The global model of the best evaluated round; `model` where none was evaluated."""
-    best: Best
-    """Which round that was, and its own score."""
-    history: list[Row]
-    """A row a round: who answered, seconds, bytes, and metrics where the round was evaluated."""
-    clients: dict[ClientId, ClientResult]
-    """The final model on each client's own test examples, by id."""
-    settings: dict[str, Any]
-    """What was asked for."""
-    times: Times
-    ended: str | None = None
-    """Why the run ended before its last round."""
-    environment: dict[str, Any] = field(default_factory=environment)
-    """Versions, machine, and the digest of the code."""
-    peak_memory: dict[str, int] = field(default_factory=peak_memory_bytes)
-    """Peak resident bytes of the process and of its largest worker."""
-    state: Tree = field(default_factory=dict, repr=False)
-    """The algorithm's whole last state."""
+    modules: tuple[nn.Module, nn.Module] | None = None
+    """The final and the best model, or None where their class is not known."""
 
     @property
-    def rounds(self) -> int:
-        """Rounds done."""
-        return self.history[-1]["round"] if self.history else 0
+    def model(self) -> nn.Module:
+        """The global model after the last round.
+
+        Raises:
+            ModelNotLoaded: If the result was loaded without `model=`.
+        """
+        return self._modules("model")[0]
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics of the last evaluated round."""
-        for row in reversed(self.history):
-            if row["evaluated"]:
-                return {key: row[key] for key in row if key.startswith(("test_", "clients_"))}
-        return {}
+    def best_model(self) -> nn.Module:
+        """The global model of the best evaluated round; the final one where none was evaluated.
 
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes up and down."""
-        up = sum(row["upload_bytes"] for row in self.history)
-        return Traffic(up, sum(row["download_bytes"] for row in self.history))
+        Raises:
+            ModelNotLoaded: If the result was loaded without `model=`.
+        """
+        return self._modules("best_model")[1]
 
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """Every answer that did not count, with round, client and reason."""
-        return [
-            LeftOut(client, row["round"], reason)
-            for row in self.history
-            for client, reason in row["left_out"]
-        ]
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw the run: metrics over rounds, the loss, and clients' values.
+
+        Args:
+            path: Where to write the picture; its ending chooses the format: .png, .svg or .pdf.
+
+        Returns:
+            The path; without one the Matplotlib `Figure`, which a notebook shows.
+        """
+        from folkmoot.train.plot import draw, write_picture
+
+        return draw(self) if path is None else write_picture(Path(path), self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the run as one HTML page that opens without a network, and return its path."""
+        from folkmoot.train.report import write_report
+
+        return write_report(Path(path), self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run into a folder, with picture and report, and return it.
+
+        `load_result` reads it back. Files of an earlier run in the folder are replaced.
+        """
+        folder = Path(folder)
+        write_record(folder, self)
+        self.plot(folder / "plot.png")
+        self.report(folder / "report.html")
+        return folder
+
+    def frame(self) -> Any:
+        """Return `table()` as a pandas DataFrame.
+
+        Raises:
+            SettingsError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise SettingsError(
+                "result.frame() needs pandas, which is not installed: pip install pandas. "
+                "result.table() has the same rows as dicts."
+            ) from None
+        return pandas.DataFrame(self.table())
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        found = self.metrics.get(self.best.metric)
+        score = "" if found is None else f", {chosen_metric(self)} {number(found)}"
+        return f"Result({self.name!r}, {self.rounds} rounds{score})"
+
+    def _repr_html_(self) -> str:
+        from folkmoot.train.report import card
+
+        return card(self)
+
+    def _modules(self, name: str) -> tuple[nn.Module, nn.Module]:
+        if self.modules is None:
+            raise ModelNotLoaded(
+                f"result.{name} is not there, because the result was loaded without the model's "
+                "class. Pass an instance of it, load_result(folder, model=...), or use the weights "
+                f"alone: result.{name.replace('model', 'state_dict')}."
+            )
+        return self.modules
+
+
+def load_result(folder: str | Path, model: nn.Module | None = None) -> Result:
+    """Read a run back from the folder where `result.save` or `fm.run(..., save=)` has written it.
+
+    Everything but the live modules is as it was. No code is loaded.
+
+    Args:
+        folder: The run's folder.
+        model: An instance of the module that was trained. It receives the final weights and
+            becomes `result.model`; a copy with the best ones is `result.best_model`. Without it
+            the weights are in `result.state_dict` and `result.best_state_dict`.
+
+    Raises:
+        CheckpointError: If the folder holds no finished run, or a file of it cannot be read.
+        SettingsError: If the model is not the one that was trained; it is then left as it was.
+    """
+    outcome = read_record(Path(folder))
+    modules = None
+    if model is not None:
+        _check_model(model, outcome.state_dict)
+        model.load_state_dict(outcome.state_dict)
+        best = copy.deepcopy(model)
+        best.load_state_dict(outcome.best_state_dict)
+        modules = (model, best)
+    return Result(**vars(outcome), modules=modules)
+
+
+def _check_model(model: Any, state_dict: dict[str, Tensor]) -> None:
+    """Refuse a module that could not hold these weights."""
+    if not isinstance(model, nn.Module):
+        raise SettingsError(
+            "model must be an instance of the module that was trained, but is "
+            f"{f'the class {model.__name__}' if isinstance(model, type) else repr(model)}."
+        )
+    own = model.state_dict()
+    faults = [f"it has no {name}" for name in state_dict if name not in own]
+    faults += [f"the run has no {name}" for name in own if name not in state_dict]
+    faults += [
+        f"{name} is {tuple(own[name].shape)}, in the run {tuple(leaf.shape)}"
+        for name, leaf in state_dict.items()
+        if name in own and own[name].shape != leaf.shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise SettingsError(
+            f"This {type(model).__name__} is not the model that was trained: "
+            f"{'; '.join(faults[:3])}{more}. Build it as the program of the run did."
+        )
 
 
 def result_of(
@@ -95,22 +173,33 @@ def result_of(
 ) -> Result:
     """Make the result of a run from where it stands."""
     objective, state = program.algorithm.objective, standing.snapshot.state
+    best = standing.best_model or model_of(state)
+    modules = objective.module(state), objective.module(best)
+    weights = _weights(modules[0])
+    return Result(
+        best=standing.best,
+        history=standing.history,
+        clients=judged,
+        settings=plain(settings),
+        times=_times(standing, total_s),
+        ended=standing.ended,
+        state_dict=weights,
+        best_state_dict=weights if digest_of(best) == digest_of(model_of(state)) else _weights(modules[1]),
+        state=state,
+        modules=modules,
+    )
+
+
+def _times(standing: Standing, total_s: float) -> Times:
     history = standing.history
     client_s = sum(row["client_s"] for row in history)
-    times = Times(
-        total_s,
-        client_s,
-        sum(row["evaluation_s"] for row in history),
-        max(0.0, sum(row["train_s"] for row in history) - client_s),
-    )
-    return Result(
-        model=objective.module(state),
-        best_model=objective.module(standing.best_model or state),
-        best=standing.best,
-        history=history,
-        clients=judged,
-        settings=settings,
-        times=times,
-        ended=standing.ended,
-        state=state,
-    )
+    train_s = sum(row["train_s"] for row in history)
+    evaluation_s = sum(row["evaluation_s"] for row in history)
+    # A resumed run has rows of earlier processes, whose seconds `total_s` does not have.
+    total_s = max(total_s, train_s + evaluation_s)
+    return Times(total_s, client_s, evaluation_s, max(0.0, train_s - client_s))
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's state dict, which stays when the module is trained on."""
+    return copy.deepcopy(dict(module.state_dict()))

@@ -12,18 +12,17 @@ from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto
 from folkmoot.engines.clock import now
+from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
+from folkmoot.train.front import Checked, current
 from folkmoot.train.preflight import first_client
 from folkmoot.train.progress import Progress, shown
 from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
 from folkmoot.train.standing import Program, advance, begin, is_over
 from folkmoot.train.stopping import Stop
-
-_EVALUATIONS = 50
-"""About how often a run is judged where nobody says."""
 
 
 def run(
@@ -108,6 +107,27 @@ def run(
             f"run() has no option {option!r}.{did_you_mean(option, run.__kwdefaults__)}"
         )
     _check(algorithm, rounds, seed, evaluate_every, checkpoint, checkpoint_every, resume)
+    front = current()
+    workers, progress = front.workers or workers, front.progress or progress
+    if front.checks:
+        report = check(
+            algorithm,
+            clients,
+            rounds=rounds,
+            cohort=cohort,
+            sampling=sampling,
+            test=test,
+            seed=seed,
+            workers=workers,
+            precision=precision,
+            evaluate_every=evaluate_every,
+            client_tests=client_tests,
+            best=best,
+        )
+        raise Checked(report)
+    name = name or front.name or algorithm.name
+    place = front.place(name) if front.place else None
+    kept = place if checkpoint is None else checkpoint
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
     first_client(algorithm, setting, held_out)
@@ -121,24 +141,25 @@ def run(
         drawn,
         seed,
         rounds,
-        evaluate_every or max(1, math.ceil(rounds / _EVALUATIONS)),
+        evaluate_every or max(1, math.ceil(rounds / EVALUATIONS)),
         judge,
         stop,
-        Path(checkpoint) / "checkpoints" if checkpoint is not None else None,
+        Path(kept) / "checkpoints" if kept is not None else None,
         checkpoint_every,
         facts,
     )
     begun = now()
-    standing = begin(program, resume)
+    standing = begin(program, resume or front.resume)
     with (
         contextlib.closing(_opener(engine, workers, exact)(setting)) as opened,
         shown(progress) as display,
     ):
         settings = {
-            "name": name or algorithm.name,
+            "name": name,
             **facts,
             "rounds": rounds,
             "engine": opened.name,
+            **front.app,
         }
         tell = [display, *callbacks]
         _tell(tell, Event("start", standing.snapshot.round, rounds, settings))
@@ -156,7 +177,7 @@ def run(
             ),
         )
     result = result_of(program, standing, judged, settings, now() - begun)
-    for folder in {Path(place) for place in (checkpoint, save) if place is not None}:
+    for folder in {Path(chosen) for chosen in (checkpoint, save, place) if chosen is not None}:
         result.save(folder)
     return result
 

@@ -1,6 +1,7 @@
-"""Trials before a run: one step of a client of each kind, two rows of the test set, and what a round would cost.
+"""Trials before a run: one step of a client of each kind, two rows of the test set, a short round.
 
-Whatever the user's model or loss raises here becomes a sentence of the report, so errors of every kind are caught.
+Whatever the user's model or loss raises here becomes a sentence of the report, so errors of every
+kind are caught.
 """
 
 import statistics
@@ -50,7 +51,8 @@ def try_clients(
         first = clients[0].id
         others = f" and {len(clients) - 1:,} others" if len(clients) > 1 else ""
         unlike = (
-            f"Client {first!r}{others}: the leaves are {spelled(leaves)}, but those of most clients are {spelled(most)}."
+            f"Client {first!r}{others}: the leaves are {spelled(leaves)}, but those of most "
+            f"clients are {spelled(most)}."
         )
         why = _step(algorithm, setting, first)
         if why and leaves != most:
@@ -79,8 +81,9 @@ def _left_out(held: Sequence[Held], fit: Sequence[Held], batch_size: int | None)
     return [
         Fault(
             "left out",
-            f"{len(left)} of {len(held)} clients have too few examples for a batch ({shown}{more}) and are left out of "
-            f"every round. Lower batch_size={batch_size}, or keep a short last batch.",
+            f"{len(left)} of {len(held)} clients have too few examples for a batch ({shown}{more}) "
+            f"and are left out of every round. Lower batch_size={batch_size}, or keep a short last "
+            "batch.",
         )
     ]
 
@@ -90,7 +93,9 @@ def _step(algorithm: Algorithm, setting: Setting, client: ClientId) -> str | Non
     task = in_precision(next(algorithm.round(first_snapshot(algorithm).state)), setting)
     try:
         with one_thread():
-            Stream(setting).train(of_steps(task, 1), Cohort(0, (), len(setting.clients), 1), client, None)
+            Stream(setting).train(
+                of_steps(task, 1), Cohort(0, (), len(setting.clients), 1), client, None
+            )
     except Exception as error:  # the user's own code
         return _told(error)
     return None
@@ -150,14 +155,21 @@ def cost_of(
         run_round(algorithm, snapshot, probe, cohort, setting.seed)
         judge_s = _judge_s(algorithm, setting, held, snapshot.state, client_tests)
     except Exception as error:  # the user's own code, or an update that cannot be used
-        return None, [Fault("training", f"A round of clients {', '.join(map(repr, probed))} fails. {_told(error)}")]
+        return None, [
+            Fault(
+                "training",
+                f"A round of clients {', '.join(map(repr, probed))} fails. {_told(error)}",
+            )
+        ]
     exchanges = probe.exchanges
     client_s = statistics.fmean(
         sum(exchange.client_s(client.rows) for exchange in exchanges) for client in held
     )
     round_s = expected * client_s / max(1.0, min(streams, expected))
     largest = max(exchanges, key=lambda exchange: exchange.carry_bytes + exchange.activation_bytes)
-    moved = max(exchange.download_bytes + (streams + 2) * exchange.upload_bytes for exchange in exchanges)
+    moved = max(
+        exchange.download_bytes + (streams + 2) * exchange.upload_bytes for exchange in exchanges
+    )
     cost = Cost(
         probed=probed,
         streams=streams,
@@ -189,7 +201,9 @@ def _judge_s(
         return best
 
     with one_thread():
-        seconds = len(setting.held_out) * measured_s(setting.held_out[0]) if setting.held_out else 0.0
+        seconds = (
+            len(setting.held_out) * measured_s(setting.held_out[0]) if setting.held_out else 0.0
+        )
         tested = [client for client in held if client.test_rows] if client_tests else []
         if tested:
             middle = sorted(tested, key=lambda client: client.test_rows)[len(tested) // 2]

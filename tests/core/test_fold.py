@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
 from torch import tensor
 
+import folkmoot as fm
 from folkmoot.aggregators.faults import differences, fault, is_finite
 from folkmoot.core import fold
 from folkmoot.core.aggregator import Update
@@ -128,8 +130,6 @@ def test_leaves_meet_by_name_where_a_client_sends_them_in_another_order():
 
 
 def test_the_order_of_arrival_does_not_change_a_bit(line, pull, one_round):
-    import folkmoot as fm
-
     work = fm.local.sgd(line(), lr=1.0, batch_size=None)
     gradients = {0: 1e8, 1: 1.0, 2: -1e8}
 
@@ -163,14 +163,14 @@ def test_a_fitting_update_has_no_fault():
             FITTING._replace(value={"in": {"w": tensor([1.0, 2.0]), "z": tensor(1.0)}}),
             "leaf in/z is not expected",
         ),
-        (FITTING._replace(value={"in": {"w": tensor([1.0])}}), r"shape \(1,\), expected \(2,\)"),
+        (FITTING._replace(value={"in": {"w": tensor([1.0])}}), r"shape \(1,\), not \(2,\)"),
         (
             FITTING._replace(value={"in": {"w": tensor([1.0, 2.0], dtype=torch.float64)}}),
             "dtype torch.float64, expected torch.float32",
         ),
         (FITTING._replace(value={"in": {"w": [1.0, 2.0]}}), "is a list, not a tensor"),
         (FITTING._replace(counts={}), "its counts .* leaf n is missing"),
-        (FITTING._replace(counts={"n": tensor([1])}), r"shape \(1,\), expected \(\)"),
+        (FITTING._replace(counts={"n": tensor([1])}), r"shape \(1,\), not \(\)"),
         (
             FITTING._replace(value={"in": {"w": tensor([math.nan, -math.inf])}}),
             "leaf in/w holds 2 of 2 numbers that are NaN or infinite",
@@ -182,8 +182,6 @@ def test_a_fitting_update_has_no_fault():
     ],
 )
 def test_a_fault_names_what_is_wrong(update, reason):
-    import re
-
     assert re.search(reason, fault(update, FITTING))
 
 
@@ -212,7 +210,7 @@ def test_differences_name_what_is_missing_too_much_or_of_another_kind():
     assert differences(expected, found) == [
         "leaf a is missing",
         "leaf e/f is not expected",
-        "leaf b has shape (2,), expected (1,)",
+        "leaf b has shape (2,), not (1,)",
         "leaf c has dtype torch.int64, expected torch.float32",
         "leaf d is a float, not a tensor",
     ]

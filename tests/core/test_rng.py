@@ -1,4 +1,4 @@
-"""Counter-based streams: published values, three writings of one mixer, orders and masks as laws."""
+"""Counter-based streams: published values, one mixer thrice, laws of orders and masks."""
 
 import itertools
 import math
@@ -171,11 +171,11 @@ def test_no_global_generator_is_read_or_moved():
         return mask.tolist(), rng.generator(3).random(4).tolist()
 
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = draw()
 
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], before[1])
     torch.manual_seed(2)
     assert draw() == first

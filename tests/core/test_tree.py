@@ -108,11 +108,11 @@ def test_leaves_meet_by_key_where_dicts_stand_in_another_order(join):
     assert numbers(join(a, b)) == {"u": [11.0], "in/v": [22.0], "in/w": [33.0]}
 
 
-def test_copying_and_the_inner_product_go_by_key_too():
+def test_copying_goes_by_key_too():
     a, b = {"u": tensor([1.0]), "v": tensor([2.0])}, {"v": tensor([5.0]), "u": tensor([3.0])}
 
-    assert trees.dot(a, b).item() == 1 * 3 + 2 * 5
     trees.copy_(a, b)
+
     assert numbers(a) == {"u": [3.0], "v": [5.0]}
 
 

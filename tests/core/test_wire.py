@@ -79,7 +79,9 @@ def test_empty_dicts_come_back(tree):
     "key", ["0.conv.weight", "a/b", "a%2Fb", "%", "/", "25%/%25", "", " ", "ä", "\n", '"']
 )
 def test_any_key_comes_back(key):
-    found = returned({"params": {key: tensor([1.0]), f"{key}x": tensor([2.0])}, key: {"y": tensor(3)}})
+    found = returned(
+        {"params": {key: tensor([1.0]), f"{key}x": tensor([2.0])}, key: {"y": tensor(3)}}
+    )
 
     assert list(found) == ["params", key]
     assert found["params"][key].item() == 1.0
@@ -107,7 +109,11 @@ def test_leaves_that_share_memory_come_back_as_values_of_their_own():
 
 
 def test_the_order_of_leaves_and_the_header_travel():
-    tree = {"z": tensor(1, dtype=torch.int8), "a": tensor([1.0]), "m": {"q": tensor(1), "b": tensor(2)}}
+    tree = {
+        "z": tensor(1, dtype=torch.int8),
+        "a": tensor([1.0]),
+        "m": {"q": tensor(1), "b": tensor(2)},
+    }
 
     found, header = wire.from_bytes(wire.to_bytes(tree, {"round": "7"}))
 
@@ -115,13 +121,13 @@ def test_the_order_of_leaves_and_the_header_travel():
     assert header == {"round": "7"}
 
 
-def test_writing_leaves_the_tree_as_it_was():
-    tree = {"w": torch.nn.Parameter(tensor([1.0])), "v": tensor([2.0])}
+def test_equal_trees_are_equal_bytes_and_stay_as_they_were():
+    tree = {"w": torch.nn.Parameter(tensor([1.0])), "v": tensor([2.0]), "none": {}}
+    header = {"round": "7", "owners": "[]", "facts": "{}"}
 
-    data = wire.to_bytes(tree)
-
+    # Several entries of metadata would come in an order that no one can foresee.
+    assert len({wire.to_bytes(tree, header) for _ in range(20)}) == 1
     assert tree["w"].requires_grad
-    assert wire.to_bytes(tree) == data
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
@@ -133,22 +139,32 @@ def test_truncated_bytes_are_refused(share):
 
 
 @pytest.mark.parametrize(
-    "metadata",
+    "said",
     [
-        {"order": '["a", "lost"]'},
-        {"order": "[1]"},
-        {"order": "{"},
-        {"order": '["a", "a/b"]'},
-        {"empty": "1"},
-        {"empty": '[["a", "b"]]'},
+        '{"order": ["a", "lost"]}',
+        '{"order": [1]}',
+        '{"order": ["a", "a/b"]}',
+        '{"order": ["a"], "empty": 1}',
+        '{"order": ["a"], "empty": [["a", "b"]]}',
+        "[1]",
+        "{",
     ],
-    ids=str,
 )
-def test_a_header_that_lies_is_refused(metadata):
-    data = save({"a": tensor([1.0]), "a/b": tensor([2.0])}, metadata=metadata)
+def test_metadata_that_lies_is_refused(said):
+    data = save({"a": tensor([1.0]), "a/b": tensor([2.0])}, metadata={"tree": said})
 
     with pytest.raises(CheckpointError, match="bytes are not a tree"):
         wire.from_bytes(data)
+
+
+def test_a_safetensors_file_of_others_is_read_as_far_as_it_goes():
+    tree, header = wire.from_bytes(save({"in/b": tensor([1.0]), "a.w": tensor([2.0])}))
+
+    assert {trees.name(path): leaf.item() for path, leaf in trees.items(tree)} == {
+        "in/b": 1.0,
+        "a.w": 2.0,
+    }
+    assert header == {}
 
 
 class Trap:
@@ -163,14 +179,3 @@ def test_pickled_bytes_are_refused_and_nothing_in_them_runs():
         wire.from_bytes(pickle.dumps({"a": Trap()}))
 
     assert not Trap.sprung
-
-
-def test_equality_is_of_paths_dtypes_shapes_and_bits():
-    nan = {"a": tensor([float("nan")])}
-
-    assert wire.equal(nan, trees.clone(nan))
-    assert not wire.equal({"a": tensor([0.0])}, {"a": tensor([-0.0])})
-    assert not wire.equal({"a": tensor([1.0])}, {"a": tensor(1.0)})
-    assert not wire.equal({"a": tensor([1])}, {"a": tensor([1.0])})
-    assert not wire.equal({"a": tensor([1.0])}, {"b": tensor([1.0])})
-    assert not wire.equal({"a": tensor([1.0])}, {"a": tensor([1.0]), "b": tensor([1.0])})

@@ -1,0 +1,55 @@
+"""The command line: `folkmoot demo`, `new`, `run`, `check` and `list`, one command a file.
+
+What a command does not need for its help is imported inside of it, so help and version load neither
+torch nor numpy.
+"""
+
+from typing import Annotated
+
+import typer
+
+from folkmoot.cli import check, demo, listing, new, run
+from folkmoot.core.version import VERSION
+
+EXIT_CODES = (
+    "Exit codes: 0 good; 2 usage, settings or data; 3 your code; 4 too few clients, or divergence; "
+    "5 infrastructure; 130 Ctrl-C."
+)
+
+commands = typer.Typer(
+    help="Federated learning: train models across data that stays where it is.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,  # Its installation writes into the home folder.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in {
+    "demo": demo.demo,
+    "new": new.new,
+    "run": run.run,
+    "check": check.check,
+    "list": listing.listing,
+}.items():
+    commands.command(name, epilog=EXIT_CODES)(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"folkmoot {VERSION}")
+        raise typer.Exit
+
+
+@commands.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
+def main() -> None:
+    """Run the command that was typed, and exit with its code."""
+    commands()

@@ -1,0 +1,95 @@
+"""`folkmoot list`: what there is, each with the first sentence of its docstring."""
+
+import enum
+import importlib
+import inspect
+import json as machine_form
+from typing import Annotated, Any
+
+import typer
+
+from folkmoot.cli.errors import reported
+from folkmoot.cli.run import Debug, Json
+
+
+class Kind(enum.StrEnum):
+    """What can be listed."""
+
+    ALGORITHMS = "algorithms"
+    CODECS = "codecs"
+    AGGREGATORS = "aggregators"
+    DATA = "data"
+    OPTIMIZERS = "optimizers"
+    ENGINES = "engines"
+
+
+def listing(
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List what there is of a kind, each with one sentence."""
+    with reported(debug):
+        rows = found(kind)
+        if json:
+            for name, sentence in rows:
+                typer.echo(machine_form.dumps({"name": name, "sentence": sentence}))
+        else:
+            _print_table(kind, rows)
+
+
+def found(kind: Kind) -> list[tuple[str, str]]:
+    """Return names and first sentences, sorted by name."""
+    functions = _sets() if kind is Kind.DATA else _builders(kind)
+    return sorted((name, _sentence(function)) for name, function in functions.items())
+
+
+def _sets() -> dict[str, Any]:
+    return importlib.import_module("folkmoot.data.load").SETS
+
+
+def _builders(kind: Kind) -> dict[str, Any]:
+    """Return the public functions of a folder that build what it is named after."""
+    from folkmoot.core.aggregator import Aggregator
+    from folkmoot.core.algorithm import Algorithm
+    from folkmoot.core.codec import Codec
+    from folkmoot.core.engine import Opener
+    from folkmoot.optimizers import Optimizer
+
+    built = {
+        Kind.ALGORITHMS: Algorithm,
+        Kind.CODECS: Codec,
+        Kind.AGGREGATORS: Aggregator,
+        Kind.OPTIMIZERS: Optimizer,
+        Kind.ENGINES: Opener,
+    }[kind]
+    module = importlib.import_module(f"folkmoot.{kind}")
+    public = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+    return {
+        name: value
+        for name, value in public.items()
+        if inspect.signature(value).return_annotation == built
+    }
+
+
+def _sentence(function: Any) -> str:
+    """Return the first sentence of a docstring, on one line."""
+    text = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+    first, stop, _ = text.partition(". ")
+    return first + "." * bool(stop)
+
+
+def _print_table(kind: Kind, rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(kind.value, no_wrap=True)
+    table.add_column("")
+    for name, sentence in rows:
+        table.add_row(name, sentence)
+    Console().print(table, markup=False)

@@ -1,0 +1,181 @@
+"""The vectorized engine: many clients in one `torch.func.vmap`, for small models.
+
+A small model's step is mostly dispatch, which many clients can share. Clients of a chunk are sorted
+by their number of steps, and those that are done drop off the end. Short batches are padded with
+rows of weight 0; models with batch
+statistics, and losses that are a scalar, are never padded: clients are grouped by the true size of
+    their
+batch instead. The numbers agree with the sequential engine's within rounding, not bit for bit.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from folkmoot.core import fold, rng
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import State, Update
+from folkmoot.core.algorithm import Task
+from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
+from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.tree import Tree
+from folkmoot.engines.chunk import Chunk, add_rows, gather, row, sound, train_together
+from folkmoot.engines.clock import now
+from folkmoot.engines.collect import nothing, upload_bytes
+from folkmoot.engines.sequential import Sequential
+from folkmoot.engines.stream import Skipped, Stream, example, in_precision, one_thread
+
+MOST_PARAMETERS = 10_000
+"""Largest model for which vectorizing pays on a CPU."""
+_CHUNK_PARAMETERS = 500_000
+_MOST_CLIENTS = 1_000
+
+
+def vectorized(chunk: int | None = None) -> Opener:
+    """Train many clients at once in one mapped program, padded and masked.
+
+    Args:
+        chunk: Clients at once; None is 500,000 over the number of parameters, at most 1,000: larger
+            stacks leave the cache.
+
+    Raises:
+        SettingsError: If `chunk` is below 1; and, when a task is asked, for a model that cannot be
+            mapped.
+    """
+    if chunk is not None:
+        positive(chunk=chunk)
+
+    def open(setting: Setting) -> Vectorized:
+        return Vectorized(setting, chunk)
+
+    return open
+
+
+def refusal(objective: Any) -> str | None:
+    """Say why a model cannot be vectorized, or None."""
+    model = getattr(objective, "model", None)
+    if model is None:
+        return "its objective is not a PyTorch module"
+    if any(isinstance(layer, nn.RNNBase) for layer in model.modules()):
+        return "recurrent layers have no batching rule, so they would run one by one"
+    if objective.replica().is_opaque:
+        return "it draws random numbers inside a kernel, where the step's key does not reach"
+    return None
+
+
+def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
+    """Train one client for one ordinary step, if nobody has yet: that shows what the model
+    draws."""
+    objective = task.work.objective
+    if getattr(objective, "model", None) is None or objective.replica().is_random is not None:
+        return
+    work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
+    stream = Stream(setting)
+    with one_thread(), contextlib.suppress(Skipped):
+        stream.train(task._replace(work=work), cohort, cohort.clients[0], None)
+
+
+class Vectorized:
+    """The open engine; evaluation and single updates run one client after another."""
+
+    exact = False
+    streams = 1
+
+    def __init__(self, setting: Setting, chunk: int | None) -> None:
+        self.setting = setting
+        self.name = "vectorized"
+        self._chunk = chunk
+        self._single = Sequential(setting)
+
+    def ask(
+        self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Collected:
+        """Train the cohort chunk by chunk and return the sum."""
+        if not task.work.train:
+            return self._single.ask(task, state, cohort, own)
+        task = in_precision(task, self.setting)
+        learn_randomness(self.setting, task, cohort)
+        reason = refusal(task.work.objective)
+        if reason:
+            raise SettingsError(
+                f"The model of work {task.work.name!r} cannot be vectorized: {reason}. Use "
+                "fm.engines.parallel()."
+            )
+        expected = example(task)
+        collected = nothing(task.aggregator.encode(state, expected, 0))
+        clients = fold.ascending(cohort.clients)
+        with one_thread():
+            for begin in range(0, len(clients), self._size(task)):
+                chunk = clients[begin : begin + self._size(task)]
+                collected = self._add(collected, task, state, cohort, chunk, own, expected)
+        return collected
+
+    def stream(
+        self, task: Task, cohort: Cohort, own: Mapping[ClientId, Tree]
+    ) -> Iterator[tuple[ClientId, Update | LeftOut]]:
+        """Yield one client's update after another."""
+        return self._single.stream(task, cohort, own)
+
+    def close(self) -> None:
+        """Hold nothing open."""
+
+    def _size(self, task: Task) -> int:
+        params = sum(leaf.numel() for leaf in trees.leaves(task.broadcast["params"]))
+        return self._chunk or max(1, min(_MOST_CLIENTS, _CHUNK_PARAMETERS // max(params, 1)))
+
+    def _add(
+        self,
+        collected: Collected,
+        task: Task,
+        state: State,
+        cohort: Cohort,
+        clients: Sequence[ClientId],
+        own: Mapping[ClientId, Tree],
+        expected: Update,
+    ) -> Collected:
+        """Train one chunk together and add its updates, ascending by client."""
+        begun = now()
+        chunk, left_out = gather(self.setting, task, cohort, clients)
+        if not chunk.clients:
+            return collected._replace(left_out=collected.left_out + left_out)
+        try:
+            updates, states = train_together(task, chunk, own, self._pads(task, chunk))
+        except RuntimeError as error:
+            error.add_note(
+                f"While {len(chunk.clients)} clients were trained in one mapped program. If the "
+                "model "
+                "decides by the values of tensors, it cannot be mapped: use fm.engines.parallel()."
+            )
+            raise
+        client_s = now() - begun
+        good, faulty = sound(updates, expected)
+        left_out += [LeftOut(chunk.clients[at], cohort.round, why) for at, why in faulty.items()]
+        total = collected.total
+        if state.codec:
+            encode_key = rng.derive(self.setting.seed, round=cohort.round, purpose="encode")
+            for at in sorted(good, key=lambda at: chunk.clients[at]):
+                key = rng.of_client(encode_key, chunk.clients[at])
+                total = fold.add(total, task.aggregator.encode(state, row(updates, at), key))
+        else:
+            total = add_rows(total, task.aggregator.encode(state, updates, 0), good)
+        kept = {
+            chunk.clients[at]: trees.map(lambda leaf, at=at: leaf[at].clone(), states)
+            for at in (good if states else [])
+        }
+        return Collected(
+            total,
+            {**collected.own, **kept},
+            collected.left_out + left_out,
+            collected.client_s + client_s,
+            collected.upload_bytes + len(good) * upload_bytes(expected),
+        )
+
+    def _pads(self, task: Task, chunk: Chunk) -> bool:
+        """Tell whether short batches may be padded: the loss is by row and no layer mixes rows."""
+        objective = task.work.objective
+        if getattr(objective, "needs_pairs", False):
+            return False
+        two_rows = trees.map(lambda leaf: leaf[:2], chunk.data)
+        return objective.loss_by_row(task.broadcast, two_rows)

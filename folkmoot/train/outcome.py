@@ -1,0 +1,115 @@
+"""What came of a run, without its live modules: all that is stored, and comes back as it was."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from folkmoot.core.engine import ClientId, LeftOut
+from folkmoot.core.tree import Tree
+from folkmoot.train.environment import environment, peak_memory_bytes
+from folkmoot.train.evaluation import ClientResult
+from folkmoot.train.stopping import Best, Row
+
+METRICS = ("test_", "clients_")
+"""How the names of columns begin that are metrics: on the held-out set, and over clients."""
+
+
+class Times(NamedTuple):
+    """Where a run's seconds went; client work runs in several streams, the rest in one."""
+
+    total_s: float
+    client_s: float
+    """Client work, per stream: loading, training, making updates."""
+    evaluation_s: float
+    overhead_s: float
+    """All other seconds of the rounds: handing out, adding, waiting, the server's step."""
+
+
+class Traffic(NamedTuple):
+    """Bytes that a deployment would have moved, over all rounds and clients."""
+
+    upload_bytes: int
+    download_bytes: int
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Outcome:
+    """A finished run as data."""
+
+    best: Best
+    """The best evaluated round, and its own score."""
+    history: list[Row]
+    """A row a round: who answered, seconds, bytes, and metrics where the round was evaluated."""
+    clients: dict[ClientId, ClientResult]
+    """The final model on each client's own test examples, by id."""
+    settings: dict[str, Any]
+    """What was asked for, as plain JSON."""
+    times: Times
+    ended: str | None = None
+    """Why the run ended before its last round."""
+    environment: dict[str, Any] = field(default_factory=environment)
+    """Versions, machine, and the digest of the code."""
+    peak_memory: dict[str, int] = field(default_factory=peak_memory_bytes)
+    """Peak resident bytes of the process and of its largest worker."""
+    state_dict: dict[str, Tensor] = field(default_factory=dict)
+    """The final global model, as `load_state_dict` takes it; there also without the model's
+    class."""
+    best_state_dict: dict[str, Tensor] = field(default_factory=dict)
+    """The global model of the best evaluated round; `state_dict` itself where that is the same."""
+    state: Tree = field(default_factory=dict)
+    """The algorithm's whole last state."""
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return str(self.settings.get("name", "run"))
+
+    @property
+    def rounds(self) -> int:
+        """Rounds done."""
+        return self.history[-1]["round"] if self.history else 0
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last evaluated round; empty where none was evaluated."""
+        return metrics_of(next((row for row in self.history[::-1] if row["evaluated"]), {}))
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics of the best round; empty where no round has a score."""
+        return metrics_of(
+            next((row for row in self.history if row["round"] == self.best.round), {})
+        )
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes up and down."""
+        up = sum(row["upload_bytes"] for row in self.history)
+        return Traffic(up, sum(row["download_bytes"] for row in self.history))
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Every answer that did not count, with round, client and reason."""
+        return [
+            LeftOut(client, row["round"], reason)
+            for row in self.history
+            for client, reason in row["left_out"]
+        ]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the history as a tidy table: a dict a round, all with the same columns.
+
+        Metrics are NaN in rounds that were not evaluated; `left_out` is the number of clients.
+        """
+        keys = dict.fromkeys(key for row in self.history for key in row)
+        # Metrics last: rounds without an evaluation would have them in the middle.
+        columns = sorted(keys, key=lambda key: key.startswith(METRICS))
+        counted = [row | {"left_out": len(row["left_out"])} for row in self.history]
+        return [{key: row.get(key, math.nan) for key in columns} for row in counted]
+
+
+def metrics_of(row: Row) -> dict[str, float]:
+    """Return the part of a row that is metrics."""
+    return {key: value for key, value in row.items() if key.startswith(METRICS)}

@@ -1,0 +1,217 @@
+"""A run in words: the headline numbers, as lines of text that every form of a report shares."""
+
+import io
+import math
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from folkmoot.train.outcome import Outcome
+
+_WIDTH = 80
+_REASONS = 3
+_SPREAD = {
+    "mean": "",
+    "p10": "_p10",
+    "median": "_median",
+    "p90": "_p90",
+    "worst decile": "_worst_decile",
+}
+
+
+class Scores(NamedTuple):
+    """Metrics as a table: a row a metric."""
+
+    columns: list[str]
+    """Headings; a line break parts what from when."""
+    rows: list[tuple[str, list[float]]]
+
+
+def scores(outcome: Outcome) -> Scores:
+    """Return final and best values of each metric, and how they spread over clients."""
+    last, best = outcome.metrics, outcome.best_metrics
+    part = "test" if any(key.startswith("test_") for key in last) else "clients"
+    whose = "" if part == "test" else "clients, "
+    spread = [name for name in _SPREAD if part == "test" or name != "mean"]
+    has_clients = any(key.startswith("clients_") for key in last)
+    columns = [f"{whose}final\nround {last_evaluated(outcome)}"] if last else []
+    columns += [f"{whose}best\nround {outcome.best.round}"] if best else []
+    columns += [f"clients\n{name}" for name in spread] if has_clients else []
+    rows = []
+    for metric in metric_names(outcome):
+        values = [found.get(f"{part}_{metric}", math.nan) for found in (last, best) if found]
+        if has_clients:
+            values += [last.get(f"clients_{metric}{_SPREAD[name]}", math.nan) for name in spread]
+        rows.append((metric, values))
+    return Scores(columns, rows)
+
+
+def metric_names(outcome: Outcome) -> list[str]:
+    """Return the metrics that were measured, by which models are compared first."""
+    found = [
+        key.partition("_")[2]
+        for key in outcome.metrics
+        if key.startswith("test_") or f"{key}_worst_decile" in outcome.metrics
+    ]
+    chosen = chosen_metric(outcome)
+    return sorted(dict.fromkeys(found), key=lambda name: name != chosen)
+
+
+def chosen_metric(outcome: Outcome) -> str:
+    """Return the metric by which models are compared, without the part it was measured on."""
+    return outcome.best.metric.partition("_")[2]
+
+
+def last_evaluated(outcome: Outcome) -> int:
+    """Return the last round that was evaluated; 0 where none was."""
+    return next((row["round"] for row in outcome.history[::-1] if row["evaluated"]), 0)
+
+
+def headline(outcome: Outcome) -> str:
+    """Say in one line what was run: data, rounds, cohort, seed."""
+    settings = outcome.settings
+    asked = settings.get("rounds", outcome.rounds)
+    rounds = (
+        f"{outcome.rounds:,}" if outcome.rounds == asked else f"{outcome.rounds:,} of {asked:,}"
+    )
+    parts = [f"{settings['data']}"] if "data" in settings else []
+    parts += [f"{rounds} round{'' if outcome.rounds == 1 else 's'}"]
+    if "population" in settings:
+        cohort = f"{settings.get('expected_cohort', 0):,.6g}"
+        parts.append(f"{cohort} of {settings['population']:,} clients a round")
+    if "seed" in settings:
+        parts.append(f"seed {settings['seed']}")
+    return ", ".join(parts)
+
+
+def facts(outcome: Outcome) -> list[tuple[str, str]]:
+    """Return what else there is to say, as (what, lines of text)."""
+    settings, where, memory = outcome.settings, outcome.environment, outcome.peak_memory
+    fingerprint = str(settings.get("data_fingerprint", ""))[:12]
+    found = [("ended early", outcome.ended)] if outcome.ended else []
+    found += [
+        ("left out", _left_out(outcome)),
+        ("time", _time(outcome)),
+        (
+            "traffic",
+            f"{size(outcome.traffic.upload_bytes)} up, {size(outcome.traffic.download_bytes)} down",
+        ),
+        (
+            "peak memory",
+            f"{size(memory.get('process', 0))}, largest worker "
+            f"{size(memory.get('largest_worker', 0))}",
+        ),
+        ("engine", f"{settings.get('engine', '?')}, {settings.get('precision', '?')}"),
+        ("seed", f"{settings.get('seed', '?')}"),
+        ("data", f"{settings.get('data', '?')}, fingerprint {fingerprint}"),
+        ("versions", ", ".join(f"{what} {where[what]}" for what in _versions(outcome))),
+    ]
+    return found
+
+
+def _versions(outcome: Outcome) -> list[str]:
+    return [key for key in ("folkmoot", "torch", "numpy", "python") if key in outcome.environment]
+
+
+def _left_out(outcome: Outcome) -> str:
+    found = outcome.left_out
+    if not found:
+        return "nobody"
+    clients = len({left.client for left in found})
+    lines = [f"{plural(len(found), 'answer')} of {plural(clients, 'client')}"]
+    lines += [
+        f"round {left.round}, client {left.client}: {left.reason}" for left in found[:_REASONS]
+    ]
+    more = len(found) - _REASONS
+    return "\n".join(lines + ([f"and {more:,} more, in result.left_out"] if more > 0 else []))
+
+
+def _time(outcome: Outcome) -> str:
+    parts = [f"{what} {duration(seconds)}" for what, seconds in time_parts(outcome)]
+    return f"{duration(outcome.times.total_s)}: {', '.join(parts)}"
+
+
+def time_parts(outcome: Outcome) -> list[tuple[str, float]]:
+    """Return where the seconds went; what remains is the start, and the last test of clients."""
+    times = outcome.times
+    named = [
+        ("client work", times.client_s),
+        ("evaluation", times.evaluation_s),
+        ("overhead", times.overhead_s),
+    ]
+    return [*named, ("start and end", max(0.0, times.total_s - sum(part for _, part in named)))]
+
+
+def as_text(outcome: Outcome) -> str:
+    """Return a run as a calm table of plain text, at most 80 columns wide."""
+    # In a notebook, too, the table must come back as text and not be shown by the console.
+    console = Console(
+        file=io.StringIO(),
+        width=_WIDTH,
+        color_system=None,
+        force_jupyter=False,
+        legacy_windows=False,
+    )
+    console.print(Text(f"{outcome.name}\n{headline(outcome)}\n"))
+    found = scores(outcome)
+    if found.rows:
+        table = Table(box=None, pad_edge=False, header_style="")
+        table.add_column("")
+        for heading in found.columns:
+            table.add_column(
+                heading.replace(" decile", "\ndecile"), justify="right", vertical="top"
+            )
+        for metric, values in found.rows:
+            table.add_row(metric, *map(number, values))
+        console.print(table)
+    else:
+        console.print(Text(NOT_EVALUATED))
+    console.print()
+    listed = Table(box=None, pad_edge=False, show_header=False)
+    listed.add_column(no_wrap=True)
+    listed.add_column()
+    for what, text in facts(outcome):
+        listed.add_row(Text(what), Text(text))
+    console.print(listed)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+NOT_EVALUATED = "No round was evaluated: give fm.run() test=, or clients with tests of their own."
+
+
+def number(value: float) -> str:
+    """Write a metric: four decimals, or four digits where that would hide it."""
+    if not math.isfinite(value):
+        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "NaN")
+    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def size(amount: float) -> str:
+    """Write bytes in powers of 1,000: 999 B, 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return (
+                f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.95 else f"{amount:.1f} {unit}"
+            )
+        amount /= 1000
+    return f"{amount:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people do: 0.25 s, 12.3 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def plural(amount: int, what: str) -> str:
+    """Write a count with its noun: 1 client, 2 clients."""
+    return f"{amount:,} {what}{'' if amount == 1 else 's'}"
