@@ -24,7 +24,7 @@ NUM_ROUNDS = 2 if QUICK else 15
 ALGORITHMS = {
     "fedavg": fm.fedavg,
     "fedprox": lambda work: fm.fedprox(work, mu=0.1),
-    "fedadam": lambda work: fm.fedavg(work, server=fm.optimizers.adam(0.1)),
+    "fedadam": lambda work: fm.fedavg(work, server=fm.optimizers.adam(0.03)),
 }
 
 clients, test = fm.data.heart_disease(scale="client")
@@ -33,7 +33,7 @@ clients, test = fm.data.heart_disease(scale="client")
 def scores(build, seed):
     """Train once; return the accuracy on all patients held out, and on those of the worst hospital."""
     torch.manual_seed(seed)
-    work = fm.local.sgd(fm.classifier(nn.Linear(13, 1)), lr=0.01, steps=100, batch_size=4)
+    work = fm.local.sgd(fm.classifier(nn.Linear(13, 1)), lr=0.003, steps=100, batch_size=4)
     result = fm.run(build(work), clients, rounds=NUM_ROUNDS, test=test, seed=seed, progress=False)
     hospitals = [hospital.metrics["accuracy"] for hospital in result.clients.values()]
     return result.metrics["test_accuracy"], min(hospitals)

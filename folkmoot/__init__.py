@@ -12,7 +12,7 @@ Names are found when they are first used, so importing the package imports neith
 import importlib
 from typing import Any
 
-from folkmoot.core.version import VERSION
+from folkmoot.core import VERSION
 
 __version__ = VERSION
 

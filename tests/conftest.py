@@ -18,7 +18,7 @@ class Line(nn.Module):
 
     def __init__(self, w=0.0, dtype=torch.float32):
         super().__init__()
-        self.w = nn.Parameter(torch.tensor([w], dtype=dtype))
+        self.w = nn.Parameter(torch.tensor(w, dtype=dtype).reshape(-1))
 
     def forward(self, x):
         return x * self.w
@@ -26,10 +26,10 @@ class Line(nn.Module):
 
 @pytest.fixture
 def line():
-    """Build the objective of a `Line`; its data are {"x": (rows, 1)}, the gradient of each row."""
+    """Build the objective of a `Line`; its data are {"x": (rows, len(w))}, each row's gradient."""
 
     def build(w=0.0, dtype=torch.float32):
-        return fm.objective(Line(w, dtype), lambda outputs, _: outputs.reshape(-1), target=None)
+        return fm.objective(Line(w, dtype), lambda outputs, _: outputs.sum(1), target=None)
 
     return build
 
@@ -39,7 +39,7 @@ def pull():
     """Build data for a `line` whose every gradient is the given number."""
 
     def build(gradient, rows=1, dtype=torch.float32):
-        return {"x": torch.full((rows, 1), gradient, dtype=dtype)}
+        return {"x": torch.tensor(gradient, dtype=dtype).reshape(1, -1).repeat(rows, 1)}
 
     return build
 

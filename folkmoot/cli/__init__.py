@@ -4,12 +4,13 @@ What a command does not need for its help is imported inside of it, so help and 
 torch nor numpy.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from folkmoot.cli import check, demo, listing, new, run
-from folkmoot.core.version import VERSION
+from folkmoot.core import VERSION
 
 EXIT_CODES = (
     "Exit codes: 0 good; 2 usage, settings or data; 3 your code; 4 too few clients, or divergence; "
@@ -24,13 +25,14 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "new": new.new,
     "run": run.run,
     "check": check.check,
     "list": listing.listing,
-}.items():
+}
+for name, command in _COMMANDS.items():
     commands.command(name, epilog=EXIT_CODES)(command)
 
 

@@ -8,6 +8,7 @@ from folkmoot.cli.app import load
 from folkmoot.cli.errors import reported
 from folkmoot.cli.run import AppFile, Debug, Json, Set, Workers, own_output
 from folkmoot.cli.settings import chosen
+from folkmoot.core.errors import FolkmootError
 
 _PROBLEMS = 2
 
@@ -37,7 +38,7 @@ def check(
         except Checked as found:
             report = found.report
         else:
-            raise TypeError(
+            raise FolkmootError(
                 f"app() in {app} came to its end without calling fm.run(...), so there is nothing "
                 "to check."
             )

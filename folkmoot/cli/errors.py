@@ -93,7 +93,8 @@ def _lines(error: BaseException) -> list[str]:
     if isinstance(error, FolkmootError):
         return [str(error), *notes]
     if isinstance(error, SyntaxError):
-        return "".join(traceback.format_exception_only(error)).rstrip().splitlines()
+        place = f"  {_short(error.filename or '')}, line {error.lineno}"
+        return [f"{type(error).__name__}: {error.msg}", place, f"    {(error.text or '').strip()}"]
     if isinstance(error, SystemExit):
         return [f"The app ended the program by sys.exit({error.code!r}); let it return the run."]
     text = str(error)
@@ -117,6 +118,8 @@ def _tell(
         for frame in own_frames(error):
             place = f"  {_short(frame.filename)}, line {frame.lineno}, in {frame.name}"
             typer.echo(f"{place}\n    {frame.line}" if frame.line else place, err=True)
+        if not isinstance(error, FolkmootError):
+            typer.echo("--debug shows the whole traceback.", err=True)
     if hint:
         typer.echo(hint, err=True)
     if machine is not None:

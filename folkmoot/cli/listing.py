@@ -4,6 +4,8 @@ import enum
 import importlib
 import inspect
 import json as machine_form
+import shutil
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +37,7 @@ def listing(
             for name, sentence in rows:
                 typer.echo(machine_form.dumps({"name": name, "sentence": sentence}))
         else:
-            _print_table(kind, rows)
+            _print_table(rows)
 
 
 def found(kind: Kind) -> list[tuple[str, str]]:
@@ -83,13 +85,14 @@ def _sentence(function: Any) -> str:
     return first + "." * bool(stop)
 
 
-def _print_table(kind: Kind, rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column(kind.value, no_wrap=True)
-    table.add_column("")
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    """Print names and sentences in two columns, as wide as the terminal."""
+    width = max((len(name) for name, _ in rows), default=0) + 2
     for name, sentence in rows:
-        table.add_row(name, sentence)
-    Console().print(table, markup=False)
+        lines = textwrap.wrap(
+            sentence,
+            max(60, shutil.get_terminal_size().columns),
+            initial_indent=f"{name:{width}}",
+            subsequent_indent=" " * width,
+        )
+        typer.echo("\n".join(lines))

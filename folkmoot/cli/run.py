@@ -12,6 +12,7 @@ from folkmoot.cli.app import App, load
 from folkmoot.cli.errors import reported
 from folkmoot.cli.places import Places
 from folkmoot.cli.settings import chosen
+from folkmoot.core.errors import FolkmootError
 
 AppFile = Annotated[
     Path,
@@ -93,7 +94,7 @@ def _train(
     with behind(front):
         result = loaded.function(**values)
     if not isinstance(result, Result):
-        raise TypeError(
+        raise FolkmootError(
             f"app() in {path} must return the run, what fm.run(...) gives back, but returned "
             f"{'nothing' if result is None else f'a {type(result).__name__}'}. End it with: "
             "return fm.run(...)"

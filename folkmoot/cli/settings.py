@@ -85,8 +85,10 @@ def _kind(parameter: inspect.Parameter) -> Any:
 def _read(key: str, text: str, kind: Any) -> Any:
     try:
         return _value(text, kind)
+    except SettingsError:
+        raise
     except ValueError:
-        raise SettingsError(f"--set {key}={text}: {key} is {_named(kind)}.") from None
+        raise SettingsError(f"--set {key}={text}: {key} must be {_named(kind)}.") from None
 
 
 def _value(text: str, kind: Any) -> Any:
@@ -109,8 +111,8 @@ def _value(text: str, kind: Any) -> Any:
     if kind in (int, float, str, Path):
         return kind(text)
     raise SettingsError(
-        f"A setting of type {getattr(kind, '__name__', kind)} cannot be typed: --set reads numbers, "
-        "texts, yes or no, paths, and lists of these."
+        f"A setting of type {getattr(kind, '__name__', kind)} cannot be typed: --set reads "
+        "numbers, texts, yes or no, paths, and lists of these."
     )
 
 

@@ -1,2 +1,3 @@
-"""The vocabulary: nine nouns as plain data and pure functions; imports torch and nothing of
-ours."""
+"""The vocabulary: nine nouns as plain data and pure functions; imports nothing of ours."""
+
+VERSION = "0.1.0"

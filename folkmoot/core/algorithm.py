@@ -1,12 +1,7 @@
 """What is asked of clients, what they answer, and the generator that asks.
 
-An algorithm is `init` and `round`. `round(state)` yields `Task`s and receives only aggregates:
-
-    def round(state):
-        mean = yield Task(state, work, aggregator)
-        return ...
-
-so an algorithm never holds one client's update. Everything here is data or pure functions.
+An algorithm's `round(state)` yields `Task`s and receives only aggregates, so it never holds one
+client's update. Everything here is data or pure functions.
 """
 
 from collections.abc import Callable, Generator
@@ -24,8 +19,7 @@ class Batch(NamedTuple):
     data: Tree
     """Leaves (rows, ...); a classifier reads "x" and "y"."""
     weight: Tensor | None
-    """(rows,), adds up to 1, 0 on padding; None where nothing is padded and the plain mean is
-    meant."""
+    """(rows,), adds up to 1, 0 on padding; None is the plain mean of rows that are all real."""
     key: Tensor
     """int64 []; the stream of this client and step."""
     epoch: int | Tensor

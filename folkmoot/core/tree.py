@@ -102,8 +102,9 @@ def build(pairs: Iterable[tuple[Path, Tensor]], empty: Iterable[Path] = ()) -> T
 
 def is_ordinary(tensor: Tensor) -> bool:
     """Tell whether a tensor is neither mapped by `torch.func` nor being traced by the compiler."""
-    mapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    return not (mapped or torch.compiler.is_compiling())
+    if torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list[Tensor]:
@@ -120,9 +121,12 @@ def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list
     if is_ordinary(first[0]):
         return getattr(torch, f"_foreach_{method}")(first, *others, **options) or first  # type: ignore[no-any-return]
     lists = [other if isinstance(other, list | tuple) else [other] * len(first) for other in others]
-    return [
-        getattr(leaf, method)(*rest, **options) for leaf, *rest in zip(first, *lists, strict=True)
-    ]
+    # torch.compile turns add(alpha=) of a matrix product into addmm and drops alpha (torch 2.13).
+    alpha = options.pop("alpha", None)
+    if alpha is not None:
+        lists[0] = [other * alpha for other in lists[0]]
+    pairs = zip(first, *lists, strict=True)
+    return [getattr(leaf, method)(*rest, **options) for leaf, *rest in pairs]
 
 
 def clone(tree: Tree) -> Tree:

@@ -128,7 +128,8 @@ class ClientData(Mapping[Id, Client]):
 
     def size_of(self, client_id: Id) -> int | None:
         """Return one client's number of train examples; None where it is not known unread."""
-        return None if self._sizes is None else self._size(client_id)
+        known = self._sizes is not None and client_id in self._places
+        return self._size(client_id) if known else None
 
     def subset(self, ids: Iterable[Id]) -> "ClientData":
         """Keep only the clients with these ids; nothing is loaded or copied."""

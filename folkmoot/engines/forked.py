@@ -28,7 +28,16 @@ from folkmoot.core.errors import InfrastructureError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
 from folkmoot.engines.shared import receive, send, shared_like
-from folkmoot.engines.stream import Stream, example, in_precision, one_thread
+from folkmoot.engines.stream import (
+    Advance,
+    Block,
+    Stream,
+    eagerly,
+    example,
+    in_precision,
+    one_thread,
+)
+from folkmoot.engines.watched import watched
 from folkmoot.engines.worker import Known, block_of, serve, singles
 
 _KNOWN_TASKS = 8
@@ -46,13 +55,13 @@ class Forked:
 
     exact = True
 
-    def __init__(self, setting: Setting, workers: int) -> None:
+    def __init__(self, setting: Setting, workers: int, advance: Advance = eagerly) -> None:
         self.setting = setting
         self.streams = workers
         self.name = f"parallel ({workers} processes)"
         self._known: list[Known] = []
         self._workers: list[Worker] = []
-        self._stream = Stream(setting)
+        self._stream = Stream(setting, advance)
 
     def ask(
         self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
@@ -120,7 +129,7 @@ class Forked:
         ours.close()
         for worker in self._workers:
             worker.connection.close()
-        serve(theirs, self.setting, self._known)
+        serve(theirs, self._stream, self._known)
 
     def _blocks(
         self,
@@ -218,16 +227,20 @@ class Forked:
     ) -> Iterator[Any]:
         """Do one block in this process."""
         task, expected = known.task, known.expected
+
+        def single(client: ClientId) -> Update | LeftOut:
+            return self._stream.single(task, cohort, client, own.get(client), expected)
+
+        def block() -> Block:
+            total = fold.zero(known.template)
+            return self._stream.block(task, state, cohort, clients, own, expected, total)
+
         with one_thread():
             if state is None:
                 for client in clients:
-                    yield (
-                        client,
-                        self._stream.single(task, cohort, client, own.get(client), expected),
-                    )
+                    yield client, watched(task, lambda client=client: single(client))
             else:
-                total = fold.zero(known.template)
-                yield self._stream.block(task, state, cohort, clients, own, expected, total)
+                yield watched(task, block)
 
 
 def _serves(known: Known, task: Task, state: State | None) -> bool:

@@ -51,13 +51,3 @@ def parallel(workers: int | None = None, *, threads: bool | None = None) -> Open
         return Threaded(setting, streams) if in_threads else Forked(setting, streams)
 
     return open
-
-
-def auto(workers: int | None = None, *, exact: bool = True) -> Opener:
-    """Choose an engine: parallel with one stream a core, sequential on one core.
-
-    Args:
-        workers: Streams; None is one a core.
-        exact: Whether only engines that give the sequential bits may be chosen.
-    """
-    return parallel(workers)

@@ -4,7 +4,7 @@ All other exact engines give these bits. `breakpoint()` works in client code, an
 client's own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from folkmoot.core import fold
 from folkmoot.core.aggregator import State, Update
@@ -12,7 +12,16 @@ from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
-from folkmoot.engines.stream import Stream, example, in_precision, one_thread
+from folkmoot.engines.stream import (
+    Advance,
+    Block,
+    Stream,
+    eagerly,
+    example,
+    in_precision,
+    one_thread,
+)
+from folkmoot.engines.watched import watched
 
 
 def sequential() -> Opener:
@@ -28,9 +37,9 @@ class Sequential:
     exact = True
     streams = 1
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, advance: Advance = eagerly) -> None:
         self.setting = setting
-        self._stream = Stream(setting)
+        self._stream = Stream(setting, advance)
 
     def ask(
         self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
@@ -42,9 +51,12 @@ class Sequential:
         collected = nothing(template)
         with one_thread():
             for clients in fold.blocks(fold.ascending(cohort.clients)):
-                block = self._stream.block(
-                    task, state, cohort, clients, own, expected, fold.zero(template)
-                )
+
+                def train(clients: Sequence[ClientId] = clients) -> Block:
+                    total = fold.zero(template)
+                    return self._stream.block(task, state, cohort, clients, own, expected, total)
+
+                block = watched(task, train)
                 collected = merged(collected, block, upload_bytes(template))
         return collected
 
@@ -55,8 +67,13 @@ class Sequential:
         task = in_precision(task, self.setting)
         expected = example(task)
         for client in fold.ascending(cohort.clients):
+
+            def train(client: ClientId = client) -> Update | LeftOut:
+                return self._stream.single(task, cohort, client, own.get(client), expected)
+
             with one_thread():
-                yield client, self._stream.single(task, cohort, client, own.get(client), expected)
+                found = watched(task, train) if task.work.train else train()
+            yield client, found
 
     def close(self) -> None:
         """Hold nothing open."""

@@ -5,8 +5,8 @@ an arena, so that a carry is copied into memory that is already there, and param
 the module.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from folkmoot.aggregators.faults import differences, fault
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Sum, Update
-from folkmoot.core.algorithm import LocalWork, Seen, Task
+from folkmoot.core.algorithm import Batch, LocalWork, Seen, Task
 from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import Cut, Draws, batches, cut, draw, rows
@@ -64,11 +64,23 @@ def example(task: Task) -> Update:
     return update
 
 
+Advance = Callable[[LocalWork, Tree, Tree, Iterable[Batch]], Iterator[Tree]]
+"""`advance(work, sent, carry, batches)` yields the carry after each step."""
+
+
+def eagerly(work: LocalWork, sent: Tree, carry: Tree, steps: Iterable[Batch]) -> Iterator[Tree]:
+    """Take one step after another, as they are written."""
+    for batch in steps:
+        carry = work.step(work, sent, carry, batch)
+        yield carry
+
+
 class Stream:
     """Trains clients one after another; not shared between threads."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, advance: Advance = eagerly) -> None:
         self.setting = setting
+        self.advance = advance
         self._arena: dict[str, Any] = {}
         self._sent: Tree | None = None
         self._sent_memory: set[int] = set()
@@ -149,8 +161,8 @@ class Stream:
             if work.train:
                 carry = self._private(work, carry, sent, own)
             stage = "step"
-            for batch in batches(data, *ready):
-                carry = work.step(work, sent, carry, batch)
+            for latest in self.advance(work, sent, carry, batches(data, *ready)):
+                carry = latest
                 steps += 1
             stage = "finish"
             return work.finish(sent, carry, Seen(steps, ready[0].used))
@@ -219,6 +231,18 @@ class Stream:
     def _shares(self, part: Tree, own: Tree) -> bool:
         memory = _memory(part)
         return not memory.isdisjoint(self._sent_memory) or not memory.isdisjoint(_memory(own))
+
+
+def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
+    """Train one client for one ordinary step, if nobody has yet: that shows what the model
+    draws."""
+    objective = task.work.objective
+    if getattr(objective, "model", None) is None or objective.replica().is_random is not None:
+        return
+    work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
+    stream = Stream(setting)
+    with one_thread(), suppress(Skipped):
+        stream.train(task._replace(work=work), cohort, cohort.clients[0], None)
 
 
 def _memory(tree: Tree) -> set[int]:

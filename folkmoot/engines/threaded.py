@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from folkmoot.core import fold
 from folkmoot.core.aggregator import State, Update
@@ -20,6 +21,7 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
 from folkmoot.engines.stream import Stream, example, in_precision
+from folkmoot.local.dropout import generator_state
 
 
 class Threaded:
@@ -56,9 +58,10 @@ class Threaded:
             self._check(task)
             return done
 
-        collected = nothing(template)
+        collected, before = nothing(template), generator_state()
         for done in self._in_order(block, fold.blocks(fold.ascending(cohort.clients))):
             collected = merged(collected, done, upload_bytes(template))
+        self._refuse_draws(before)
         return collected
 
     def stream(
@@ -70,9 +73,13 @@ class Threaded:
 
         def single(client: ClientId) -> tuple[ClientId, Update | LeftOut]:
             mine = own.get(client)
-            return client, self._stream().single(task, cohort, client, mine, expected)
+            found = self._stream().single(task, cohort, client, mine, expected)
+            self._check(task)
+            return client, found
 
+        before = generator_state()
         yield from self._in_order(single, fold.ascending(cohort.clients))
+        self._refuse_draws(before)
 
     def _in_order(self, function: Any, inputs: Any) -> Iterator[Any]:
         """Yield results in the order of the inputs; at most workers + 2 are under way or
@@ -91,12 +98,23 @@ class Threaded:
 
     def _check(self, task: Task) -> None:
         replica = getattr(task.work.objective, "replica", None)
-        if task.work.train and replica and replica().is_opaque:
+        if replica and replica().is_opaque:
             raise SettingsError(
                 "This model draws random numbers inside a kernel (dropout in an LSTM or in fused "
                 "attention, or its own "
                 "torch.rand), which threads would mix. Use engine=fm.engines.sequential(), or "
                 "processes."
+            )
+
+    def _refuse_draws(self, before: Tensor) -> None:
+        """Refuse a sum whose numbers may be another's: what drew them is not known."""
+        if not torch.equal(before, generator_state()):
+            torch.default_generator.set_state(before)
+            raise SettingsError(
+                "While clients were trained in threads, torch's one generator was drawn from or "
+                "seeded, by a client's loader or in some passes of the model; threads mix such "
+                "numbers. Let loaders draw from a torch.Generator of their own, or use "
+                "engine=fm.engines.sequential(), or processes."
             )
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ statistics, and losses that are a scalar, are never padded: clients are grouped 
 batch instead. The numbers agree with the sequential engine's within rounding, not bit for bit.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from folkmoot.engines.chunk import Chunk, add_rows, gather, row, sound, train_to
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import nothing, upload_bytes
 from folkmoot.engines.sequential import Sequential
-from folkmoot.engines.stream import Skipped, Stream, example, in_precision, one_thread
+from folkmoot.engines.stream import example, in_precision, learn_randomness, one_thread
 
 MOST_PARAMETERS = 10_000
 """Largest model for which vectorizing pays on a CPU."""
@@ -63,18 +62,6 @@ def refusal(objective: Any) -> str | None:
     if objective.replica().is_opaque:
         return "it draws random numbers inside a kernel, where the step's key does not reach"
     return None
-
-
-def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
-    """Train one client for one ordinary step, if nobody has yet: that shows what the model
-    draws."""
-    objective = task.work.objective
-    if getattr(objective, "model", None) is None or objective.replica().is_random is not None:
-        return
-    work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
-    stream = Stream(setting)
-    with one_thread(), contextlib.suppress(Skipped):
-        stream.train(task._replace(work=work), cohort, cohort.clients[0], None)
 
 
 class Vectorized:

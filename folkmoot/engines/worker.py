@@ -16,10 +16,11 @@ import torch
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Sum, Update
 from folkmoot.core.algorithm import Task
-from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
+from folkmoot.core.engine import ClientId, Cohort, LeftOut
 from folkmoot.core.tree import Tree
 from folkmoot.engines.shared import receive, send
 from folkmoot.engines.stream import Block, Stream
+from folkmoot.engines.watched import watched
 
 
 class Known(NamedTuple):
@@ -41,13 +42,12 @@ class AtBreakpoint(BaseException):
     """Client code wants a debugger, which only the parent can give."""
 
 
-def serve(connection: Connection, setting: Setting, known: list[Known]) -> NoReturn:
+def serve(connection: Connection, stream: Stream, known: list[Known]) -> NoReturn:
     """Answer messages until the parent closes the connection, then end this process at once."""
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.breakpointhook = _leave
     torch.set_num_threads(1)
-    stream = Stream(setting)
     while True:
         try:
             message, private = receive(connection)
@@ -78,11 +78,15 @@ def _answer(
     if known.state is None:
         return _single_updates(stream, known, cohort, own)
     slot = known.slots[message["slot"]]
-    for leaf in trees.leaves(slot):
-        leaf.zero_()
     state = known.state._replace(codec=private.get("codec", {}))
-    total = Sum(slot["value"], 0.0, slot["counts"], 0)
-    block = stream.block(known.task, state, cohort, clients, own, known.expected, total)
+
+    def train() -> Block:
+        for leaf in trees.leaves(slot):
+            leaf.zero_()
+        total = Sum(slot["value"], 0.0, slot["counts"], 0)
+        return stream.block(known.task, state, cohort, clients, own, known.expected, total)
+
+    block = watched(known.task, train)
     header = {
         "failed": False,
         "weight": block.total.weight,
@@ -109,7 +113,11 @@ def _single_updates(
     header: dict[str, Any] = {"failed": False, "weights": {}, "left_out": {}}
     tree: Tree = {}
     for place, client in enumerate(cohort.clients):
-        found = stream.single(known.task, cohort, client, own.get(client), known.expected)
+
+        def train(client: ClientId = client) -> Update | LeftOut:
+            return stream.single(known.task, cohort, client, own.get(client), known.expected)
+
+        found = watched(known.task, train) if known.task.work.train else train()
         if isinstance(found, LeftOut):
             header["left_out"][f"{place}"] = found.reason
         else:

@@ -5,9 +5,11 @@ Torch's dropout draws from one generator of the process, so two threads that tra
 streams. Inside `keyed`, `F.dropout` and its kin (hence `nn.Dropout`) draw their mask as an integer
 hash of (step's key, number of the call, index). What cannot be reached this way, dropout inside
 `nn.LSTM` or fused attention and a model's own `torch.rand`, follows the default generator: `seeded`
-seeds it from the key and puts it back afterwards.
+seeds it from the key and puts it back afterwards. `Draws` remembers what a model's passes draw.
 """
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -97,14 +99,67 @@ _CHANNELS = {F.dropout1d, F.dropout2d, F.dropout3d}
 _KEYED = {F.dropout, *_CHANNELS}
 
 
+_BORROWED = threading.RLock()
+"""Held while the process's one generator is borrowed, so that two threads do not mix its states."""
+
+
 @contextmanager
 def seeded(key: Tensor) -> Iterator[None]:
     """Seed the default generator from a key, and put its state back afterwards."""
     generator = torch.default_generator
-    before = generator.get_state()
-    # The CPU generator reads 32 bits of its seed; enough for dropout, never for privacy noise.
-    generator.manual_seed(int(key) & 0xFFFFFFFF)
-    try:
-        yield
-    finally:
-        generator.set_state(before)
+    with _BORROWED:
+        before = generator.get_state()
+        # The CPU generator reads 32 bits of its seed; enough for dropout, never for privacy noise.
+        generator.manual_seed(int(key) & 0xFFFFFFFF)
+        try:
+            yield
+        finally:
+            generator.set_state(before)
+
+
+class Draws:
+    """What a model's passes draw, in training or in evaluation.
+
+    The first pass is watched and shows it; later ones enter only what is needed, mostly nothing. A
+    model may draw in some passes only, so an engine that finds the default generator moved does the
+    work again and has every pass watched.
+    """
+
+    def __init__(self) -> None:
+        self.unknown = True
+        """Whether no pass has been done yet."""
+        self.closely = False
+        """Whether every pass is watched."""
+        self.keyed = False
+        """Whether dropout has been met, which draws from the step's key."""
+        self.opaque = False
+        """Whether the default generator has been met."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether passes are known to draw nothing at all."""
+        return not (self.unknown or self.closely or self.keyed or self.opaque)
+
+    @contextmanager
+    def from_key(self, key: Tensor) -> Iterator[None]:
+        """Give a pass all of its random numbers from a key."""
+        if self.unknown or self.closely:
+            with seeded(key), KeyedDropout(key) as drops:
+                before = torch.default_generator.get_state()
+                yield
+                moved = not torch.equal(before, torch.default_generator.get_state())
+            self.opaque, self.keyed = self.opaque or moved, self.keyed or drops.calls > 0
+            self.unknown = False
+            return
+        with contextlib.ExitStack() as stack:
+            if self.opaque:
+                stack.enter_context(seeded(key))
+            if self.keyed:
+                stack.enter_context(KeyedDropout(key))
+            yield
+
+
+def generator_state() -> Tensor:
+    """Return where the default generator stands while nobody borrows it, as bytes."""
+    with _BORROWED:
+        return torch.default_generator.get_state()

@@ -21,6 +21,7 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.core.grad import differentiate
 from folkmoot.core.tree import Tree, is_ordinary
 from folkmoot.local import metrics as metric
+from folkmoot.local.dropout import seeded
 from folkmoot.local.metrics import Metric
 from folkmoot.local.replica import Loss, Replica, call, shared_leaves
 
@@ -114,6 +115,8 @@ class ModuleObjective:
 
     def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
         """Return the gradient, a tree like `params`, and the loss, []; buffers are written into."""
+        if torch.compiler.is_compiling():
+            return self._traced_grad(params, batch)
         replica = self.replica()
         replica.mode(True)
         ordinary = all(map(is_ordinary, params.values()))
@@ -145,6 +148,17 @@ class ModuleObjective:
         trees.copy_(counts, integers)
         return gradient, loss
 
+    def _traced_grad(self, params: Tree, batch: Batch) -> tuple[Tree, Tensor]:
+        """Differentiate while the compiler looks on, which must not see parameters move into slots."""
+        inputs, targets = self.split(batch.data)
+
+        def value(leaves: Tree) -> Tensor:
+            arguments = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+            outputs = torch.func.functional_call(self.model, leaves, *arguments)
+            return self._weigh(outputs, targets, batch.weight)
+
+        return torch.func.grad_and_value(value)(params)
+
     def _training_loss(self, replica: Replica, batch: Batch) -> Tensor:
         """Return the loss of a batch, weighed by rows where rows are padded."""
         if replica.is_plain and self.precision == "float32":
@@ -159,13 +173,16 @@ class ModuleObjective:
 
     def _weighed(self, module: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = self.split(batch.data)
-        outputs = call(module, inputs)
-        if batch.weight is None:
-            if self.mean_loss is not None:
-                return self.mean_loss(outputs, targets)
-            loss = self.loss(outputs, targets)
-            return loss.mean() if loss.dim() else loss
-        return (self.loss(outputs, targets) * batch.weight).sum()
+        return self._weigh(call(module, inputs), targets, batch.weight)
+
+    def _weigh(self, outputs: Any, targets: Any, weight: Tensor | None) -> Tensor:
+        """Return the mean loss of a batch, or the sum of its rows' losses by their weights."""
+        if weight is not None:
+            return (self.loss(outputs, targets) * weight).sum()
+        if self.mean_loss is not None:
+            return self.mean_loss(outputs, targets)
+        loss = self.loss(outputs, targets)
+        return loss.mean() if loss.dim() else loss
 
     def loss_by_row(self, state: Tree, data: Tree) -> bool:
         """Tell whether the loss has a value for each row, so that rows can be weighed."""
@@ -174,7 +191,7 @@ class ModuleObjective:
         replica.bind(list(state["params"].values()))
         replica.hold(state["buffers"], state["counts"])
         inputs, targets = self.split(data)
-        with torch.no_grad():
+        with torch.no_grad(), seeded(torch.zeros((), dtype=torch.int64)):
             return self.loss(call(replica.module, inputs), targets).dim() == 1
 
     def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
@@ -184,7 +201,7 @@ class ModuleObjective:
         replica.bind(list(params.values()))
         replica.hold(buffers, counts)
         inputs, targets = self.split(batch.data)
-        with torch.no_grad():
+        with torch.no_grad(), replica.randomness(batch.key):
             outputs = call(replica.module, inputs)
             rows = {m.name: m.measure(outputs, targets).double() for m in self.metrics}
         if batch.weight is None:

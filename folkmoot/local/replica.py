@@ -7,15 +7,14 @@ case when steps write into their carry.
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import is_
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from folkmoot.core.tree import Tree
-from folkmoot.local.dropout import KeyedDropout, seeded
+from folkmoot.local.dropout import Draws
 
 Slot = tuple[dict[str, Any], str]
 
@@ -62,10 +61,9 @@ class Replica:
         self._bound: list[Tensor] = []
         self._aliases: list[Tensor] = []
         self._held: list[Tensor] = []
-        self.is_random: bool | None = None
-        """Whether dropout is drawn from the step's key; None before the first gradient."""
-        self.is_opaque: bool | None = None
-        """Whether the model draws from the default generator."""
+        self.training_draws, self.evaluation_draws = Draws(), Draws()
+        self.is_settled = False
+        """Whether what passes draw is known for good."""
 
     def aliases(self, params: Tree) -> list[Tensor]:
         """Bind ordinary parameters and return leaves that share their memory and want gradients."""
@@ -100,32 +98,35 @@ class Replica:
         if self.module.training != train:
             self.module.train(train)
 
-    @contextlib.contextmanager
-    def randomness(self, key: Tensor) -> Iterator[None]:
-        """Give a training pass its random numbers from the step's key.
+    def randomness(self, key: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Give a pass in the present mode its random numbers from the step's key."""
+        draws = self.training_draws if self.module.training else self.evaluation_draws
+        return contextlib.nullcontext() if draws.nothing else draws.from_key(key)
 
-        The first pass finds out what the model draws; later passes enter only what it needs.
-        """
-        if self.is_random is None:
-            before = torch.default_generator.get_state()
-            with seeded(key), KeyedDropout(key) as drops:
-                start = torch.default_generator.get_state()
-                yield
-                self.is_opaque = not torch.equal(start, torch.default_generator.get_state())
-                self.is_random = drops.calls > 0
-            torch.default_generator.set_state(before)
-            return
-        with contextlib.ExitStack() as stack:
-            if self.is_opaque:
-                stack.enter_context(seeded(key))
-            if self.is_random:
-                stack.enter_context(KeyedDropout(key))
-            yield
+    def watch(self, closely: bool) -> None:
+        """Look, or look no longer, at what every pass draws."""
+        self.training_draws.closely = self.evaluation_draws.closely = closely
+
+    @property
+    def drawn(self) -> tuple[bool, ...]:
+        """What training and evaluation have been seen to draw."""
+        both = (self.training_draws, self.evaluation_draws)
+        return tuple(flag for draws in both for flag in (draws.keyed, draws.opaque))
+
+    @property
+    def is_random(self) -> bool | None:
+        """Whether training draws dropout from the step's key; None before the first gradient."""
+        return None if self.training_draws.unknown else self.training_draws.keyed
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether a pass draws from the default generator, as far as is known."""
+        return self.training_draws.opaque or self.evaluation_draws.opaque
 
     @property
     def is_plain(self) -> bool:
-        """Whether training passes draw nothing at all."""
-        return self.is_random is False and self.is_opaque is False
+        """Whether training passes are known to draw nothing at all."""
+        return self.training_draws.nothing
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

@@ -3,7 +3,7 @@
 Nothing here stops at the first fault; `check` wants them all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,25 +41,35 @@ class Held(NamedTuple):
     """Rows (tokens, in a language model) of each label; empty where targets are no classes."""
 
 
-def gather(clients: Any) -> tuple[ClientData | None, list[Fault]]:
+class Gathered(NamedTuple):
+    """A run's `clients=`, as far as they can be used."""
+
+    usable: ClientData | None
+    ids: Sequence[ClientId]
+    """All clients, also those that were refused."""
+    faults: list[Fault]
+
+
+def gather(clients: Any) -> Gathered:
     """Turn a run's `clients=` into `ClientData`, and say why some of them cannot be used."""
     try:
-        return as_clients(clients), []
+        federation = as_clients(clients)
+        return Gathered(federation, federation.ids, [])
     except DataError as error:
         given = clients if isinstance(clients, Mapping) else None
         if isinstance(clients, list | tuple):
             given = dict(enumerate(clients))
-        if not given:
-            return None, [Fault("clients", str(error))]
         refused = {
-            client: str(why) for client, value in given.items() if (why := _refusal(client, value))
+            client: str(why)
+            for client, value in (given or {}).items()
+            if (why := _refusal(client, value))
         }
-        if str(error) not in refused.values():
+        if given is None or str(error) not in refused.values():
             # What was passed is no list of clients at all, and the error says what it is.
-            return None, [Fault("clients", str(error))]
+            return Gathered(None, (), [Fault("clients", str(error))])
         faults = [Fault("data", why) for why in refused.values()]
         good = {client: value for client, value in given.items() if client not in refused}
-        return (as_clients(good) if good else None), faults
+        return Gathered(as_clients(good) if good else None, tuple(given), faults)
 
 
 def _refusal(client: ClientId, value: Any) -> DataError | None:
@@ -122,7 +132,7 @@ def _refused(tree: Tree, client: ClientId | None, part: str) -> list[Fault]:
 
 
 def held_out_faults(test: Any) -> tuple[Tree | None, list[Fault]]:
-    """Return the held-out set as a tree, None where it cannot be used, and what is wrong with it."""
+    """Return the held-out set as a tree, if it can be used, and what is wrong with it."""
     if test is None:
         return None, []
     try:

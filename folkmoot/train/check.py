@@ -6,6 +6,7 @@ Nothing is trained: a few clients do a few steps, whose results are thrown away.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,16 @@ from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
 from folkmoot.engines.parallel import num_cores
-from folkmoot.train.census import Fault, gather, look, test_faults
+from folkmoot.train.census import Fault, gather, held_out_faults, look
 from folkmoot.train.check_report import CheckReport
 from folkmoot.train.evaluation import Judge, shards
-from folkmoot.train.labels import classes_of, label_faults, non_iid_score
+from folkmoot.train.labels import (
+    TEST_SET,
+    classes_of,
+    label_faults,
+    non_iid_score,
+    without_output,
+)
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
 from folkmoot.train.trials import cost_of, try_clients, try_held_out
 
@@ -66,40 +73,43 @@ def check(
     if unknown:
         option = next(iter(unknown))
         raise SettingsError(
-            f"check() has no option {option!r}.{did_you_mean(option, check.__kwdefaults__)}"
+            f"check() has no option {option!r}.{did_you_mean(option, check.__kwdefaults__ or ())}"
         )
     if not isinstance(algorithm, Algorithm):
         raise SettingsError(
             "check() needs an algorithm first, such as fm.fedavg(work), but was given a "
             f"{type(algorithm).__name__}."
         )
-    federation, problems = gather(clients)
-    held_out, found = test_faults(test)
-    problems += found
-    report = CheckReport(algorithm=algorithm.name, rounds=rounds)
+    gathered = gather(clients)
+    federation = gathered.usable
+    held_out, faults = held_out_faults(test)
+    report = CheckReport(
+        algorithm=algorithm.name,
+        rounds=rounds,
+        clients=len(gathered.ids),
+        faults=(*gathered.faults, *faults),
+    )
     if federation is None:
-        return replace(report, faults=tuple(problems))
-    setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
-    expected, found = _settings_faults(algorithm, setting, cohort, sampling, best)
-    problems += found
+        return report
+    setting = Setting(federation, seed, shards(held_out, algorithm.objective))
+    expected, faults = _sampling_faults(gathered.ids, sampling, cohort, seed)
+    setting, more = _objective_faults(algorithm, setting, precision, best)
     chosen = _chosen(federation, seed, most_clients)
     held, found = look(federation, chosen, getattr(algorithm.objective, "target", None))
     every = evaluate_every or max(1, math.ceil(rounds / EVALUATIONS))
     report = replace(
         report,
         data=federation.name,
-        clients=len(federation),
-        looked_at=len(chosen),
+        looked_at=len(chosen) + len(gathered.ids) - len(federation),
         held=tuple(held),
         non_iid=non_iid_score(held) if any(client.labels for client in held) else None,
         cohort=expected,
         evaluations=math.ceil(rounds / every),
-        faults=(*problems, *found),
+        faults=(*report.faults, *faults, *more, *found),
     )
-    streams = workers or num_cores()
-    return (
-        _with_model(report, algorithm, setting, held_out, streams, client_tests) if held else report
-    )
+    if not held:
+        return report
+    return _with_model(report, algorithm, setting, held_out, workers or num_cores(), client_tests)
 
 
 def _with_model(
@@ -111,34 +121,41 @@ def _with_model(
     client_tests: bool,
 ) -> CheckReport:
     """Add what the model has to say to the data, and what a round would cost."""
-    held = report.held
-    some = setting.clients[held[0].id].train
-    classes = classes_of(algorithm.objective, algorithm.init(), some)
-    target = getattr(algorithm.objective, "target", None)
+    held, target = report.held, getattr(algorithm.objective, "target", None)
+    example = setting.clients[held[0].id].train
+    classes = classes_of(algorithm.objective, algorithm.init(), example)
     problems, cautions = label_faults(held, held_out, classes, target)
-    strange = bool(problems)
-    usable, found, more = try_clients(algorithm, setting, held)
-    # A label without an output also makes the step fail; once is enough.
-    problems += [] if strange else [*found, *try_held_out(algorithm, held_out)]
+    # A label without an output makes the step fail as well; saying so once is enough.
+    tried = try_clients(
+        algorithm,
+        setting,
+        [client for client in held if not without_output(client.labels, classes)],
+    )
+    problems += tried.problems
+    if not any(fault.sentence.startswith(TEST_SET) for fault in problems):
+        unjudged = try_held_out(algorithm, held_out)
+        problems += unjudged
+        setting = setting._replace(held_out=()) if unjudged else setting
     cost = None
-    if usable and report.cohort is not None and not problems:
-        cost, problems = cost_of(
+    if tried.usable and report.cohort is not None:
+        cost, found = cost_of(
             algorithm,
             setting,
             held,
-            usable,
+            tried.usable,
             expected=report.cohort,
             rounds=report.rounds,
             evaluations=report.evaluations,
             streams=streams,
             client_tests=client_tests,
         )
+        problems += found
     return replace(
         report,
         classes=classes,
         cost=cost,
         faults=(*report.faults, *problems),
-        cautions=(*cautions, *more),
+        cautions=(*cautions, *tried.cautions),
     )
 
 
@@ -151,24 +168,31 @@ def _chosen(federation: ClientData, seed: int, most: int) -> list[ClientId]:
     return [federation.ids[place] for place in sorted(places)]
 
 
-def _settings_faults(
-    algorithm: Algorithm,
-    setting: Setting,
-    cohort: int | float | None,
+def _sampling_faults(
+    ids: Sequence[ClientId],
     sampling: Sampling | Draw | None,
-    best: str | None,
+    cohort: int | float | None,
+    seed: int,
 ) -> tuple[float | None, list[Fault]]:
-    """Return the clients asked in a round, and what contradicts itself among the settings."""
-    expected, faults = None, []
-    ids = setting.clients.ids  # type: ignore[attr-defined]
+    """Return the clients asked in a round, or why no cohort can be drawn."""
     try:
-        drawn = as_sampling(sampling, cohort)
-        expected = draw_cohort(drawn, ids, 1, setting.seed).expected
+        return draw_cohort(as_sampling(sampling, cohort), ids, 1, seed).expected, []
+    except SettingsError as error:
+        return None, [Fault("settings", str(error))]
+
+
+def _objective_faults(
+    algorithm: Algorithm, setting: Setting, precision: str, best: str | None
+) -> tuple[Setting, list[Fault]]:
+    """Return the setting in a precision that there is, and what the objective has not."""
+    faults = []
+    try:
+        algorithm.objective.with_precision(precision)
+        setting = setting._replace(precision=precision)
     except SettingsError as error:
         faults.append(Fault("settings", str(error)))
     try:
-        algorithm.objective.with_precision(setting.precision)
         Judge(algorithm, setting, best, client_tests=False)
     except SettingsError as error:
         faults.append(Fault("settings", str(error)))
-    return expected, faults
+    return setting, faults

@@ -1,14 +1,18 @@
 """The report of a check: facts as fields, faults as sentences, and a calm table to print."""
 
 import statistics
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from folkmoot.core.engine import ClientId
 from folkmoot.train.census import Fault, Held, spelled
+from folkmoot.train.summary import duration, plural, size
 
 _MOST_OF_A_KIND = 3
+_WIDTH = 80
 _LABEL_WIDTH = 10
 
 
@@ -34,7 +38,7 @@ class Cost(NamedTuple):
     """One client at work: models, gradient, optimizer, one batch's activations, its examples."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CheckReport:
     """What `check` found. Print it; `ok` says whether anything stands in the way."""
 
@@ -77,6 +81,12 @@ class CheckReport:
         """Everything else that should be known, as sentences."""
         return [fault.sentence for fault in self.cautions]
 
+    @property
+    def leaves(self) -> str:
+        """The leaves of most clients' examples, with dtype and shape."""
+        found = Counter(client.signature for client in self.held)
+        return spelled(found.most_common(1)[0][0]) if found else ""
+
     def facts(self) -> dict[str, Any]:
         """Return the report as plain JSON."""
         rows = [client.rows for client in self.held]
@@ -90,7 +100,7 @@ class CheckReport:
             "clients": self.clients,
             "looked_at": self.looked_at,
             "examples": [min(rows), statistics.median(rows), max(rows)] if rows else None,
-            "leaves": spelled(self.held[0].signature) if self.held else None,
+            "leaves": self.leaves,
             "classes": self.classes,
             "non_iid": list(self.non_iid) if self.non_iid else None,
             "cohort": self.cohort,
@@ -98,89 +108,91 @@ class CheckReport:
             "cost": self.cost._asdict() if self.cost else None,
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         about = f"Check of {self.algorithm}" + (f" on {self.data}" if self.data else "")
-        verdict = (
-            _counted(len(self.faults), "problem") if self.faults else "nothing stands in the way"
-        )
-        more = f", {_counted(len(self.cautions), 'warning')}" if self.cautions else ""
-        lines = [f"{about}: {verdict}{more}.", ""]
-        lines += [f"  {label:{_LABEL_WIDTH}} {text}" for label, text in self._table()]
+        problems = plural(len(self.faults), "problem") if self.faults else "no problem"
+        cautions = f", {plural(len(self.cautions), 'warning')}" if self.cautions else ""
+        lines = [f"{about}: {problems}{cautions}"]
+        table = [*_data_lines(self), *_cost_lines(self)]
+        lines += [""] if table else []
+        for label, text in table:
+            lines += _wrapped(f"{label:{_LABEL_WIDTH}}", text)
         for title, faults in (("Problems", self.faults), ("Warnings", self.cautions)):
             if faults:
-                lines += ["", title, *(f"  - {sentence}" for sentence in _folded(faults))]
-        return "\n".join(line for line in lines).rstrip()
-
-    def _table(self) -> list[tuple[str, str]]:
-        table = []
-        if self.clients:
-            part = (
-                ""
-                if self.looked_at == self.clients
-                else f", {self.looked_at:,} of them were looked at"
-            )
-            table.append(("clients", f"{self.clients:,}{part}"))
-        if self.held:
-            table += self._data_lines()
-        if self.cohort is not None and self.cost is None:
-            table.append(("a round", f"{self.cohort:,.4g} clients"))
-        return table + (self._cost_lines(self.cost) if self.cost else [])
-
-    def _data_lines(self) -> list[tuple[str, str]]:
-        rows = [client.rows for client in self.held]
-        tests = sum(client.test_rows > 0 for client in self.held)
-        with_tests = f"; {tests:,} with tests of their own" if tests else ""
-        middle = f"{statistics.median(rows):,.10g}"
-        found = [
-            ("examples", f"{min(rows):,} to {max(rows):,} a client, median {middle}{with_tests}"),
-            ("leaves", spelled(self.held[0].signature)),
-        ]
-        labels = {label for client in self.held for label in client.labels}
-        if labels:
-            outputs = f", of {self.classes} the model has outputs for" if self.classes else ""
-            found.append(
-                ("labels", f"{len(labels):,} from {min(labels)} to {max(labels)}{outputs}")
-            )
-        if self.non_iid:
-            score, chance = self.non_iid
-            found.append(
-                (
-                    "non-iid",
-                    f"{score:.2f} (0 is iid, 1 the most; chance alone gives about {chance:.2f})",
-                )
-            )
-        return found
-
-    def _cost_lines(self, cost: Cost) -> list[tuple[str, str]]:
-        down, up = size(cost.download_bytes), size(cost.upload_bytes)
-        streams = _counted(cost.streams, "stream")
-        each = f"each of {streams}" if cost.streams > 1 else "the stream"
-        judged = (
-            f", {_counted(self.evaluations, 'evaluation')} of {duration(cost.evaluation_s)}"
-            if cost.evaluation_s
-            else ""
-        )
-        return [
-            ("a round", f"{self.cohort:,.4g} clients, {down} down, {up} up"),
-            (
-                "memory",
-                f"model {size(cost.model_bytes)}; server {size(cost.server_bytes)}; {each} "
-                f"{size(cost.stream_bytes)}; beside Python, PyTorch and the data",
-            ),
-            (
-                "time",
-                f"about {duration(cost.total_s)}: {_counted(self.rounds, 'round')} of "
-                f"{duration(cost.round_s)}{judged}",
-            ),
-            (
-                "",
-                f"an estimate from a few steps of {_counted(len(cost.probed), 'client')}, for {streams}",
-            ),
-        ]
+                lines += ["", title]
+            for sentence in _folded(faults):
+                lines += _wrapped("-", sentence)
+        return "\n".join(lines).rstrip()
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def _data_lines(report: CheckReport) -> list[tuple[str, str]]:
+    """Say what clients hold."""
+    if not report.clients:
+        return []
+    some = report.looked_at < report.clients
+    looked_at = f", of which {report.looked_at:,} were looked at" if some else ""
+    lines = [("clients", f"{report.clients:,}{looked_at}")]
+    if not report.held:
+        return lines
+    rows = [client.rows for client in report.held]
+    tests = sum(client.test_rows > 0 for client in report.held)
+    with_tests = f"; {tests:,} have tests of their own" if tests else ""
+    middle = f"{statistics.median(rows):,.10g}"
+    spread = f"{min(rows):,} to {max(rows):,} a client, median {middle}"
+    examples = f"{spread if min(rows) < max(rows) else middle + ' a client'}{with_tests}"
+    lines += [("examples", examples), ("leaves", report.leaves)]
+    labels = {label for client in report.held for label in client.labels}
+    if labels:
+        outputs = f"; the model has outputs for {report.classes}" if report.classes else ""
+        lines.append(("labels", f"{len(labels):,} from {min(labels)} to {max(labels)}{outputs}"))
+    if report.non_iid:
+        score, chance = report.non_iid
+        scale = f"0 is iid, 1 the most; chance alone gives about {chance:.2f}"
+        lines.append(("non-iid", f"{score:.2f} ({scale})"))
+    return lines
+
+
+def _cost_lines(report: CheckReport) -> list[tuple[str, str]]:
+    """Say what a round and the whole run would take."""
+    if report.cohort is None:
+        return []
+    asked = f"{report.cohort:,.4g} client{'' if report.cohort == 1 else 's'}"
+    cost = report.cost
+    if cost is None:
+        return [("a round", asked)]
+    streams = f"each of {cost.streams:,} streams" if cost.streams > 1 else "the stream"
+    judged = f", {plural(report.evaluations, 'evaluation')} of {_brief(cost.evaluation_s)}"
+    return [
+        ("a round", f"{asked}, {size(cost.download_bytes)} down, {size(cost.upload_bytes)} up"),
+        (
+            "memory",
+            f"model {size(cost.model_bytes)}, server {size(cost.server_bytes)}, {streams} "
+            f"{size(cost.stream_bytes)}; beside Python, PyTorch and the data",
+        ),
+        (
+            "time",
+            f"about {_brief(cost.total_s)}: {plural(report.rounds, 'round')} of "
+            f"{_brief(cost.round_s)}{judged if cost.evaluation_s else ''}",
+        ),
+        ("", f"Estimates, from a few steps of {plural(len(cost.probed), 'client')} here and now."),
+    ]
+
+
+def _brief(seconds: float) -> str:
+    """Write a short time with three digits at most."""
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else duration(seconds)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    hanging = " " * (len(label) + 3)
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=f"  {label} ",
+        subsequent_indent=hanging,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _folded(faults: Sequence[Fault]) -> list[str]:
@@ -191,25 +203,5 @@ def _folded(faults: Sequence[Fault]) -> list[str]:
         lines += of_a_kind[:_MOST_OF_A_KIND]
         rest = len(of_a_kind) - _MOST_OF_A_KIND
         if rest > 0:
-            lines.append(f"... and {rest:,} more of this kind, in `.problems` or `.warnings`.")
+            lines.append(f"and {rest:,} more of this kind: see .problems and .warnings")
     return lines
-
-
-def size(count: float) -> str:
-    """Write bytes as people do: 1.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as people do: 12 ms, 3.4 s, 5 min, 2.1 h."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else f"{1000 * seconds:.1g} ms"
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

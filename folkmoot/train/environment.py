@@ -13,7 +13,7 @@ import torch
 
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm
-from folkmoot.core.version import VERSION
+from folkmoot.core import VERSION
 from folkmoot.data import ClientData
 
 

@@ -1,7 +1,7 @@
 """Labels before a run: which the model has outputs for, which clients hold, how far from iid."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from folkmoot.core.tree import Tree
 from folkmoot.local.replica import call
 from folkmoot.train.census import Fault, Held, labels_in
 
+TEST_SET = "The test set"
 _ROWS = 2
 
 
@@ -69,9 +70,9 @@ def label_faults(
     problems = []
     owners = [(f"Client {client.id!r}", client.labels) for client in held]
     if held_out is not None and target in held_out:
-        owners.append(("The test set", labels_in(held_out[target])))
+        owners.append((TEST_SET, labels_in(held_out[target])))
     for owner, labels in owners:
-        strange = sorted(label for label in labels if not 0 <= label < classes)
+        strange = without_output(labels, classes)
         if strange:
             shown = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
             problems.append(
@@ -83,6 +84,11 @@ def label_faults(
                 )
             )
     return problems, _single_class(held)
+
+
+def without_output(labels: Iterable[int], classes: int | None) -> list[int]:
+    """Return the labels that the model has no output for."""
+    return sorted(label for label in labels if classes and not 0 <= label < classes)
 
 
 def _single_class(held: Sequence[Held]) -> list[Fault]:

@@ -23,7 +23,7 @@ from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import cut
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import upload_bytes
-from folkmoot.engines.stream import Stream, example, in_precision, one_thread
+from folkmoot.engines.stream import Stream, example, in_precision, needs_pairs, one_thread
 
 _MOST_STEPS = 8
 _ENOUGH_S = 0.5
@@ -34,7 +34,8 @@ class Exchange(NamedTuple):
     """What one task costs one client."""
 
     plan: Plan
-    needs_pairs: bool
+    paired: bool
+    """Whether no batch may have one row."""
     start_s: float
     """Seconds beside the steps: loading, starting, making the update."""
     step_s: float
@@ -48,7 +49,7 @@ class Exchange(NamedTuple):
 
     def client_s(self, rows: int) -> float:
         """Return the seconds that a client with so many examples takes."""
-        return self.start_s + self.step_s * cut(rows, self.plan, self.needs_pairs).steps
+        return self.start_s + self.step_s * cut(rows, self.plan, self.paired).steps
 
 
 class Probe:
@@ -109,7 +110,7 @@ class Probe:
         self.exchanges.append(
             Exchange(
                 task.work.plan,
-                task.work.train and bool(getattr(task.work.objective, "needs_pairs", False)),
+                needs_pairs(task.work),
                 statistics.median(starts),
                 statistics.median(steps),
                 trees.num_bytes(task.broadcast),

@@ -151,7 +151,7 @@ def run(
     begun = now()
     standing = begin(program, resume or front.resume)
     with (
-        contextlib.closing(_opener(engine, workers, exact)(setting)) as opened,
+        contextlib.closing(_opener(algorithm, rounds, engine, workers, exact)(setting)) as opened,
         shown(progress) as display,
     ):
         settings = {
@@ -182,10 +182,12 @@ def run(
     return result
 
 
-def _opener(engine: Opener | None, workers: int | None, exact: bool) -> Opener:
+def _opener(
+    algorithm: Algorithm, rounds: int, engine: Opener | None, workers: int | None, exact: bool
+) -> Opener:
     """Return the engine that was named, or the one that fits."""
     if engine is None:
-        return auto(workers, exact=exact)
+        return auto(algorithm, rounds, workers, exact=exact)
     if not callable(engine):
         raise SettingsError(
             f"engine must come from fm.engines, such as fm.engines.parallel(4), but is {engine!r}."

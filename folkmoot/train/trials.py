@@ -6,21 +6,29 @@ kind are caught.
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from folkmoot.core import tree as trees
-from folkmoot.core.algorithm import Algorithm, Batch
+from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Setting
 from folkmoot.core.fold import ascending
 from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import cut
 from folkmoot.engines.clock import now
-from folkmoot.engines.stream import Stream, in_precision, one_thread
+from folkmoot.engines.stream import (
+    Skipped,
+    Stream,
+    in_precision,
+    needs_pairs,
+    one_thread,
+    refuse_too_few,
+)
 from folkmoot.local.diagnose import explain
 from folkmoot.train.census import Fault, Held, Signature, named, spelled
 from folkmoot.train.check_report import Cost
 from folkmoot.train.evaluation import MOST_CLIENTS, model_of
+from folkmoot.train.labels import TEST_SET
 from folkmoot.train.loop import first_snapshot, run_round
 from folkmoot.train.probe import Probe, of_steps
 
@@ -29,73 +37,75 @@ _MOST_PROBED = 3
 _ROWS = 2
 
 
-def try_clients(
-    algorithm: Algorithm, setting: Setting, held: Sequence[Held]
-) -> tuple[list[Held], list[Fault], list[Fault]]:
-    """Do one step of a client of each kind of leaves.
+class Tried(NamedTuple):
+    """What came of one step of a client of each kind."""
 
-    Returns:
-        Clients that can be trained, of the leaves that most have; problems; warnings.
-    """
+    usable: list[Held]
+    """Clients that can be trained, of the leaves that most have."""
+    problems: list[Fault]
+    cautions: list[Fault]
+
+
+def try_clients(algorithm: Algorithm, setting: Setting, held: Sequence[Held]) -> Tried:
+    """Do one step of a client of each kind of leaves, and throw it away."""
     task = in_precision(next(algorithm.round(first_snapshot(algorithm).state)), setting)
-    plan, needs_pairs = task.work.plan, bool(getattr(task.work.objective, "needs_pairs", False))
-    fit = [client for client in held if _takes_part(client, task.work.plan, needs_pairs)]
-    problems, cautions = [], _left_out(held, fit, plan.batch_size)
+    fit = [client for client in held if _takes_part(client, task.work)]
+    tried = Tried([], *_left_out(setting, task, held, fit))
     kinds: dict[Signature, list[Held]] = {}
     for client in fit:
         kinds.setdefault(client.signature, []).append(client)
     ordered = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-    most = ordered[0][0] if ordered else ()
-    usable: list[Held] = []
     for leaves, clients in ordered[:_MOST_KINDS]:
-        first = clients[0].id
         others = f" and {len(clients) - 1:,} others" if len(clients) > 1 else ""
+        owner = f"Client {clients[0].id!r}{others}"
         unlike = (
-            f"Client {first!r}{others}: the leaves are {spelled(leaves)}, but those of most "
-            f"clients are {spelled(most)}."
+            f"{owner}: the leaves are {spelled(leaves)}, but those of most clients are "
+            f"{spelled(ordered[0][0])}."
         )
-        why = _step(algorithm, setting, first)
-        if why and leaves != most:
-            problems.append(Fault("leaves", f"{unlike} {why}"))
+        why = _step(setting, task, clients[0].id)
+        if why and leaves != ordered[0][0]:
+            tried.problems.append(Fault("leaves", f"{unlike} {why}"))
         elif why:
-            problems.append(Fault("training", f"Client {first!r}{others} cannot be trained. {why}"))
-        elif leaves != most:
-            cautions.append(Fault("leaves", f"{unlike} The model takes both."))
+            tried.problems.append(Fault("training", f"{owner} cannot be trained. {why}"))
+        elif leaves != ordered[0][0]:
+            tried.cautions.append(Fault("leaves", f"{unlike} The model takes both."))
         else:
-            usable = clients
-    return usable, problems, cautions
+            tried.usable.extend(clients)
+    return tried
 
 
-def _takes_part(client: Held, plan: Any, needs_pairs: bool) -> bool:
-    alone = needs_pairs and 1 in (client.rows, plan.batch_size)
-    return bool(cut(client.rows, plan, needs_pairs).sizes) and not alone
+def _takes_part(client: Held, work: LocalWork) -> bool:
+    try:
+        refuse_too_few(work, cut(client.rows, work.plan, needs_pairs(work)))
+    except Skipped:
+        return False
+    return True
 
 
-def _left_out(held: Sequence[Held], fit: Sequence[Held], batch_size: int | None) -> list[Fault]:
-    if len(fit) == len(held):
-        return []
+def _left_out(
+    setting: Setting, task: Task, held: Sequence[Held], fit: Sequence[Held]
+) -> tuple[list[Fault], list[Fault]]:
+    """Name clients whose examples make no batch: a problem if that is everyone, else a warning."""
     fitting = {client.id for client in fit}
     left = [client for client in held if client.id not in fitting]
-    shown = ", ".join(f"{client.id!r} with {client.rows}" for client in left[:3])
-    more = ", ..." if len(left) > 3 else ""
-    return [
-        Fault(
-            "left out",
-            f"{len(left)} of {len(held)} clients have too few examples for a batch ({shown}{more}) "
-            f"and are left out of every round. Lower batch_size={batch_size}, or keep a short last "
-            "batch.",
-        )
-    ]
+    if not left:
+        return [], []
+    named = ", ".join(repr(client.id) for client in left[:3]) + (", ..." if len(left) > 3 else "")
+    why = _step(setting, task, left[0].id)
+    verb = "is" if len(left) == 1 else "are"
+    of_all = "Every client is" if not fit else f"{len(left)} of {len(held)} clients {verb}"
+    fault = Fault("left out", f"{of_all} left out of each round ({named}): {why}.")
+    return ([], [fault]) if fit else ([fault], [])
 
 
-def _step(algorithm: Algorithm, setting: Setting, client: ClientId) -> str | None:
-    """Do one step of one client's work and return what it raises, as sentences."""
-    task = in_precision(next(algorithm.round(first_snapshot(algorithm).state)), setting)
+def _step(setting: Setting, task: Task, client: ClientId) -> str | None:
+    """Do one step of one client's work and return what it raises, in words."""
+    cohort = Cohort(0, (), len(setting.clients), 1)
     try:
         with one_thread():
-            Stream(setting).train(
-                of_steps(task, 1), Cohort(0, (), len(setting.clients), 1), client, None
-            )
+            Stream(setting).train(of_steps(task, 1), cohort, client, None)
+    except Skipped as skipped:
+        return str(skipped)
     except Exception as error:  # the user's own code
         return _told(error)
     return None
@@ -117,7 +127,7 @@ def try_held_out(algorithm: Algorithm, held_out: Tree | None) -> list[Fault]:
         algorithm.objective.measure(state["params"], state["buffers"], state["counts"], rows)
     except Exception as error:  # the user's own code
         why = explain(algorithm.objective, held_out, error)
-        return [Fault("test", f"The test set cannot be judged. {named(error)}. {why}")]
+        return [Fault("test", f"{TEST_SET} cannot be judged. {named(error)}. {why}")]
     return []
 
 

@@ -125,7 +125,7 @@ def test_leaves_meet_by_name():
 def test_a_rule_without_weights_refuses_a_bad_number_whatever_its_weight(rule, bad):
     updates = [Update({"w": tensor([1.0, 2.0])}, 1), Update({"w": tensor([1.0, bad])}, 0)]
 
-    with pytest.raises(ClientError, match="Client 1 .* leaf w holds 1 of 2 numbers"):
+    with pytest.raises(ClientError, match=r"Client 1 .* leaf w holds 1 of 2 numbers"):
         aggregate(rule, updates)
 
 

@@ -1,4 +1,4 @@
-"""Clipping: the bound holds in the float32 numbers that are added, and decoding undoes the scale."""
+"""Clipping: the bound holds in float32, as it is added, and decoding undoes the scale."""
 
 import math
 
@@ -36,7 +36,7 @@ def test_the_unit_ball_is_never_left_in_float32(scale, norm, size):
 
 
 def test_the_bound_holds_where_rounding_is_worst():
-    # In one dimension any norm is hit exactly, so that a scale without a guard rounds up half the time.
+    # In one dimension each norm is hit exactly; a scale without a guard rounds up half the time.
     for vector in vectors(400, 1, 1.0):
         assert abs(encoded(clip(abs(vector.item())), vector).item()) <= 1.0
 
@@ -98,7 +98,7 @@ def test_a_tied_weight_counts_once(local_update):
         model[0].weight.copy_(tensor([[1.0, 1.0]]))
     work = fm.local.sgd(fm.regressor(model), lr=1.0)
 
-    # e = w, output w * w = 2; target -1; the gradient is 2 (2 + 1) 2 w = (12, 12), so the delta -12.
+    # The output is w * w = 2, the target -1: the gradient is 2 * 3 * 2 w, both uses together.
     update = local_update(work, {"x": tensor([0]), "y": tensor([[-1.0]])})
     clipped = fm.aggregate(fm.aggregators.uniform_mean(clip(1.0)), [update])
 

@@ -1,0 +1,44 @@
+"""Which engine runs where nobody says: by rule, so that the same program chooses the same one.
+
+Exact: parallel with one stream a core. Otherwise: vectorized for small models, compiled where a run
+    is long
+enough to pay for it, else parallel.
+"""
+
+from typing import Any
+
+from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.engine import Engine, Opener, Setting
+from folkmoot.engines import compiled as programs
+from folkmoot.engines import vectorized as mapped
+from folkmoot.engines.parallel import parallel
+
+LONG_RUN = 250
+"""Rounds from which compiling has paid for itself, measured on a small model."""
+
+
+def auto(
+    algorithm: Algorithm, rounds: int, workers: int | None = None, *, exact: bool = True
+) -> Opener:
+    """Choose an engine.
+
+    Args:
+        algorithm: Whose model and works decide.
+        rounds: Rounds to run.
+        workers: Streams; None is one a core.
+        exact: Whether only engines that give the sequential bits may be chosen.
+    """
+    if exact:
+        return parallel(workers)
+
+    def open(setting: Setting) -> Engine:
+        # Whoever opens has trained one client by then, so it is known what the model draws.
+        objectives: list[Any] = [work.objective for work in algorithm.works]
+        size = sum(leaf.numel() for leaf in objectives[0].init()["params"].values())
+        if size <= mapped.MOST_PARAMETERS and not any(map(mapped.refusal, objectives)):
+            return mapped.vectorized()(setting)
+        if rounds >= LONG_RUN and not any(map(programs.refusal, algorithm.works)):
+            return programs.compiled(workers)(setting)
+        return parallel(workers)(setting)
+
+    return open
