@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import folkmoot as fm
+from folkmoot.core import tree as trees
 from folkmoot.core.engine import Cohort, Setting
 from folkmoot.core.fold import ascending
 from folkmoot.engines import sequential
@@ -77,3 +78,27 @@ def local_update():
         return update
 
     return work_of
+
+
+@pytest.fixture
+def saying():
+    """Build a work whose update is what a client's data say, and the data that say an update."""
+
+    def data_of(update):
+        said = {"value": update.value, "counts": update.counts}
+        rows = trees.map(lambda leaf: leaf.clone()[None], said)
+        return {**rows, "weight": torch.tensor([float(update.weight)], dtype=torch.float64)}
+
+    def work_of(objective, like):
+        blank = trees.map(lambda leaf: torch.zeros_like(leaf[0]), data_of(like))
+
+        def step(work, sent, carry, batch):
+            return trees.map(lambda leaf: leaf[0], batch.data)
+
+        def finish(sent, carry, seen):
+            return fm.Update(carry["value"], carry["weight"].item(), carry["counts"]), {}
+
+        plan = fm.Plan(batch_size=None)
+        return fm.LocalWork("say", objective, plan, lambda *given: blank, step, finish)
+
+    return work_of, data_of

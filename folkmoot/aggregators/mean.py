@@ -69,7 +69,7 @@ def _linear(
     name: str,
     codecs: tuple[Codec, ...],
     largest_weight: float,
-    weigh: Callable[[Update], object],
+    weigh: Callable[[Update], float | Tensor],
     divisor: Callable[[Sum], float],
 ) -> Aggregator:
     """Build a rule that sums weight * encoded value and divides."""
@@ -136,14 +136,13 @@ def aggregate(aggregator: Aggregator, updates: Iterable[Update], key: int = 0) -
                 reason = not_finite(update.value)
         if reason:
             raise ClientError(f"Client {client} cannot be aggregated: {reason}.")
-    if aggregator.sees is EACH:
-        value, counts, _ = aggregator.decode(state, encoded, key)
-        return {**value, **counts}
-    added = fold.zero(encoded[0])
-    for block in fold.blocks(range(len(encoded))):
-        partial = fold.zero(encoded[0])
-        for client in block:
-            partial = fold.add(partial, encoded[client])
-        added = fold.merge(added, partial)
-    value, counts, _ = aggregator.decode(state, added, key)
+    answers: list[Update] | Sum = encoded
+    if aggregator.sees is not EACH:
+        answers = fold.zero(encoded[0])
+        for block in fold.blocks(range(len(encoded))):
+            partial = fold.zero(encoded[0])
+            for place in block:
+                partial = fold.add(partial, encoded[int(place)])
+            answers = fold.merge(answers, partial)
+    value, counts, _ = aggregator.decode(state, answers, key)
     return {**value, **counts}

@@ -43,7 +43,10 @@ def listing(
 def found(kind: Kind) -> list[tuple[str, str]]:
     """Return names and first sentences, sorted by name."""
     functions = _sets() if kind is Kind.DATA else _builders(kind)
-    return sorted((name, _sentence(function)) for name, function in functions.items())
+    if kind is Kind.ALGORITHMS:
+        # One paper a file: what an algorithm is stands at the head of it.
+        functions = {name: inspect.getmodule(function) for name, function in functions.items()}
+    return sorted((name, _sentence(described)) for name, described in functions.items())
 
 
 def _sets() -> dict[str, Any]:

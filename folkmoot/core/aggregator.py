@@ -45,7 +45,7 @@ class Sum(NamedTuple):
     weight: float
     counts: Tree
     """weight * counts, in float64."""
-    count: int
+    count: int  # type: ignore[assignment]
     """Clients in the sum."""
 
 
@@ -53,7 +53,7 @@ class Aggregate(NamedTuple):
     """What a round receives."""
 
     value: Tree
-    count: int
+    count: int  # type: ignore[assignment]
     """Clients that answered."""
     population: int
     """Clients that there are; for algorithms that keep a share for each."""

@@ -69,7 +69,7 @@ class Layout(NamedTuple):
         """Return a value whose leaves are views of a flat vector (copies where the dtype
         differs)."""
         counts = [shape.numel() for shape in self.shapes]
-        parts = zip(self.paths, self.shapes, self.dtypes, vector.split(counts), strict=True)
+        parts = zip(self.paths, self.shapes, self.dtypes, torch.split(vector, counts), strict=True)
         leaves = ((path, part.view(shape).to(dtype)) for path, shape, dtype, part in parts)
         return trees.build(leaves, self.empty)
 

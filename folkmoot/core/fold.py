@@ -23,7 +23,7 @@ def ascending(ids: Iterable[ClientId]) -> tuple[ClientId, ...]:
     kinds = {type(client).__name__ for client in found}
     if not kinds <= {"int"} and not kinds <= {"str"}:
         raise SettingsError(f"Client ids must be all int or all str, but here are {sorted(kinds)}.")
-    ordered = tuple(sorted(found))  # type: ignore[type-var]
+    ordered = tuple(sorted(found))
     for left, right in itertools.pairwise(ordered):
         if left == right:
             raise SettingsError(

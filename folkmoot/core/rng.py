@@ -58,7 +58,8 @@ def mix_array(state: np.ndarray) -> np.ndarray:
     state = state + np.uint64(GAMMA)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(MIX_1)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(MIX_2)
-    return state ^ (state >> np.uint64(31))
+    mixed: np.ndarray = state ^ (state >> np.uint64(31))
+    return mixed
 
 
 def as_tensor(key: int) -> Tensor:

@@ -119,7 +119,7 @@ def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list
     if not first:
         return []
     if is_ordinary(first[0]):
-        return getattr(torch, f"_foreach_{method}")(first, *others, **options) or first  # type: ignore[no-any-return]
+        return getattr(torch, f"_foreach_{method}")(first, *others, **options) or first
     lists = [other if isinstance(other, list | tuple) else [other] * len(first) for other in others]
     # torch.compile turns add(alpha=) of a matrix product into addmm and drops alpha (torch 2.13).
     alpha = options.pop("alpha", None)

@@ -95,8 +95,8 @@ def _layout(cuts: list[Cut], keys: list[int]) -> tuple[Tensor, Tensor, Tensor, T
     drawn = mix_array(
         np.array(keys, dtype=np.uint64)[:, None] ^ np.arange(1 + most, dtype=np.uint64)
     )
-    tables = (begins, sizes, epochs, drawn.view(np.int64))
-    return whole, *(torch.from_numpy(table) for table in tables)
+    begun, long, passed, key = map(torch.from_numpy, (begins, sizes, epochs, drawn.view(np.int64)))
+    return whole, begun, long, passed, key
 
 
 def _one_pass(cuts: list[Cut], keys: list[int], first_rows: np.ndarray, epoch: int) -> Tensor:

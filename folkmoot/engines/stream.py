@@ -114,7 +114,12 @@ class Stream:
                 left_out.append(LeftOut(client, cohort.round, reason))
                 continue
             key = rng.of_client(encode_key, client)
-            total = fold.add(total, task.aggregator.encode(state, update, key))
+            try:
+                encoded = task.aggregator.encode(state, update, key)
+            except Exception as error:
+                error.add_note(f"In client {client!r}, round {cohort.round}, stage encode.")
+                raise
+            total = fold.add(total, encoded)
             if new_own:
                 keep[client] = trees.clone(new_own)
         return Block(total, keep, left_out, client_s)
@@ -188,7 +193,7 @@ class Stream:
     ) -> Sequence[tuple[Cut, Draws] | None]:
         """Draw for a whole block at once, where its sizes are known without loading."""
         size_of = getattr(self.setting.clients, "size_of", None)
-        sizes = [size_of(client) if size_of else None for client in clients]
+        sizes = [size_of(client) for client in clients] if size_of else [None]
         if cohort.part != "train" or None in sizes:
             return [None] * len(clients)
         base = rng.derive(self.setting.seed, round=cohort.round, purpose=task.work.name)
@@ -236,7 +241,7 @@ class Stream:
 def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
     """Train one client for one ordinary step, if nobody has yet: that shows what the model
     draws."""
-    objective = task.work.objective
+    objective: Any = task.work.objective
     if getattr(objective, "model", None) is None or objective.replica().is_random is not None:
         return
     work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))

@@ -161,7 +161,7 @@ class Vectorized:
 
     def _pads(self, task: Task, chunk: Chunk) -> bool:
         """Tell whether short batches may be padded: the loss is by row and no layer mixes rows."""
-        objective = task.work.objective
+        objective: Any = task.work.objective
         if getattr(objective, "needs_pairs", False):
             return False
         two_rows = trees.map(lambda leaf: leaf[:2], chunk.data)

@@ -149,7 +149,7 @@ class ModuleObjective:
         return gradient, loss
 
     def _traced_grad(self, params: Tree, batch: Batch) -> tuple[Tree, Tensor]:
-        """Differentiate while the compiler looks on, which must not see parameters move into slots."""
+        """Differentiate under the compiler, which must not see parameters move into slots."""
         inputs, targets = self.split(batch.data)
 
         def value(leaves: Tree) -> Tensor:

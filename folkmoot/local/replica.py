@@ -39,9 +39,12 @@ def shared_leaves(
 
     Frozen parameters and non-persistent buffers stay in the module.
     """
-    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    params: dict[str, Tensor] = {
+        name: p for name, p in module.named_parameters() if p.requires_grad
+    }
     kept = module.state_dict(keep_vars=True)
-    buffers, counts = {}, {}
+    buffers: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
     for name, buffer in module.named_buffers():
         if name in kept:
             (buffers if buffer.is_floating_point() else counts)[name] = buffer

@@ -106,7 +106,7 @@ def descent(
     def step(work: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         params = carry["params"]
         gradient, _ = work.objective.grad(params, carry["buffers"], carry["counts"], batch)
-        if work.correct is not unchanged:
+        if work.correct is not None and work.correct is not unchanged:
             gradient = work.correct(gradient, params, sent, carry["own"])
         if clip_gradient is not None:
             length = trees.norm(gradient)

@@ -132,10 +132,11 @@ def _with_model(
         [client for client in held if not without_output(client.labels, classes)],
     )
     problems += tried.problems
-    if not any(fault.sentence.startswith(TEST_SET) for fault in problems):
-        unjudged = try_held_out(algorithm, held_out)
-        problems += unjudged
-        setting = setting._replace(held_out=()) if unjudged else setting
+    told = any(fault.sentence.startswith(TEST_SET) for fault in problems)
+    unjudged = [] if told else try_held_out(algorithm, held_out)
+    problems += unjudged
+    if told or unjudged:
+        setting = setting._replace(held_out=())
     cost = None
     if tried.usable and report.cohort is not None:
         cost, found = cost_of(

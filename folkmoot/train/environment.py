@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from folkmoot.core import VERSION
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm
-from folkmoot.core import VERSION
 from folkmoot.data import ClientData
 
 

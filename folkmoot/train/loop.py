@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
-from folkmoot.core.aggregator import EACH, Aggregate, State
+from folkmoot.core.aggregator import EACH, Aggregate, State, Update
 from folkmoot.core.algorithm import Algorithm, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
@@ -119,9 +119,13 @@ def _ask(
     if task.aggregator.sees is not EACH:
         collected = engine.ask(task, state, cohort, own)
         return collected, collected.total
-    updates, left_out = [], []
+    updates: list[Update] = []
+    left_out: list[LeftOut] = []
     for _, found in engine.stream(task, cohort, own):
-        (left_out if isinstance(found, LeftOut) else updates).append(found)
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+        else:
+            updates.append(found)
     expected = example(task)
     total = fold.zero(expected)._replace(count=len(updates))
     sent_bytes = len(updates) * upload_bytes(expected)

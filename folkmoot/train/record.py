@@ -31,6 +31,7 @@ from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import CheckpointError
 from folkmoot.core.tree import Tree
 from folkmoot.train.checkpoint import write_atomically
+from folkmoot.train.environment import digest_of
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.outcome import METRICS, Outcome, Times
 from folkmoot.train.stopping import Best, Row
@@ -227,7 +228,7 @@ def _state_bytes(outcome: Outcome) -> bytes:
     for part in ("params", "buffers", "counts"):
         names = list(state.get(part, {}))
         known = {name: model[name] for name in names if name in model}
-        if part in state and wire.equal(state[part], known):
+        if part in state and digest_of(state[part]) == digest_of(known):
             held[part] = names
     rest = {part: inner for part, inner in state.items() if part not in held}
     return wire.to_bytes(rest, {"held": json.dumps(held), "parts": json.dumps(list(state))})

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
 from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import SettingsError
 from folkmoot.train.environment import digest_of

@@ -104,7 +104,7 @@ def run(
     if unknown:
         option = next(iter(unknown))
         raise SettingsError(
-            f"run() has no option {option!r}.{did_you_mean(option, run.__kwdefaults__)}"
+            f"run() has no option {option!r}.{did_you_mean(option, run.__kwdefaults__ or ())}"
         )
     _check(algorithm, rounds, seed, evaluate_every, checkpoint, checkpoint_every, resume)
     front = current()

@@ -1,5 +1,6 @@
 """What the tests of the command line share: a folder of their own, an app, and the command."""
 
+import shlex
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ from typer.testing import CliRunner
 
 from folkmoot.cli import commands
 
-APP = '''
+APP = """
 import torch
 from torch import nn
 
@@ -36,7 +37,7 @@ def app(num_rounds: int = 2, lr: float = 0.1, fail: bool = False, cohort: int | 
     return fm.run(
         fm.fedavg(work), clients, rounds=num_rounds, cohort=cohort, test=(x[50:], y[50:])
     )
-'''
+"""
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def toy(here):
 def folkmoot(here):
     """Type a command; the outcome has `exit_code`, `stdout` and `stderr`."""
 
-    def typed(*words, **environment):
-        return CliRunner().invoke(commands, [str(word) for word in words], env=environment)
+    def typed(line, **environment):
+        return CliRunner().invoke(commands, shlex.split(line), env=environment)
 
     return typed

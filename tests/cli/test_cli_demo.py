@@ -6,7 +6,7 @@ from folkmoot.cli import demo
 
 
 def test_the_demo_tells_what_it_does_and_where_its_picture_lies(folkmoot, here):
-    ended = folkmoot("demo", "--rounds", 1, "--out", "a", "--workers", 1)
+    ended = folkmoot("demo --rounds 1 --out a --workers 1")
 
     assert ended.exit_code == 0, ended.stderr
     lines = ended.stdout.splitlines()
@@ -40,7 +40,7 @@ def test_quick_means_fewer_rounds(folkmoot, monkeypatch, words, environment, rou
 def test_the_whole_demo_reads_96_of_100_digits_of_unknown_writers(folkmoot, here):
     import folkmoot as fm
 
-    ended = folkmoot("demo", "--out", "a")
+    ended = folkmoot("demo --out a")
 
     assert ended.exit_code == 0, ended.stderr
     assert fm.load_result(here / "a").metrics["test_accuracy"] >= 0.96

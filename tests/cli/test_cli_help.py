@@ -31,9 +31,9 @@ def test_version_names_the_package(folkmoot):
     assert folkmoot("--version").stdout == f"folkmoot {VERSION}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["new"], ["run"], ["check"], ["list"]])
+@pytest.mark.parametrize("command", ["", "demo", "new", "run", "check", "list"])
 def test_every_help_names_the_exit_codes(folkmoot, command):
-    said = " ".join(folkmoot(*command, "--help").stdout.split())
+    said = " ".join(folkmoot(f"{command} --help").stdout.split())
 
     assert "0 good; 2 usage, settings or data; 3 your code; 4 too few clients" in said
 

@@ -18,7 +18,7 @@ SOME = {
 
 @pytest.mark.parametrize("kind", SOME)
 def test_every_kind_is_listed_with_one_sentence_a_name(folkmoot, kind):
-    ended = folkmoot("list", kind, "--json")
+    ended = folkmoot(f"list {kind} --json")
 
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert SOME[kind] <= {row["name"] for row in rows}
@@ -29,14 +29,14 @@ def test_every_kind_is_listed_with_one_sentence_a_name(folkmoot, kind):
 
 
 def test_the_table_shows_names_and_sentences(folkmoot):
-    shown = folkmoot("list", "codecs").stdout
+    shown = folkmoot("list codecs").stdout
 
     [line] = [line for line in shown.splitlines() if line.startswith("clip")]
     assert line.split(maxsplit=1)[1].startswith("Scale each client's update into the unit ball")
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(folkmoot):
-    ended = folkmoot("list", "models")
+    ended = folkmoot("list models")
 
     assert ended.exit_code == 2
     assert "aggregators" in ended.stderr

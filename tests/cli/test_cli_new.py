@@ -2,10 +2,10 @@
 
 
 def test_a_new_app_has_two_short_files_and_runs_at_once(folkmoot, here):
-    written = folkmoot("new", "mine")
+    written = folkmoot("new mine")
     files = sorted((here / "mine").iterdir())
-    checked = folkmoot("check", "mine/app.py")
-    ran = folkmoot("run", "mine/app.py", "--workers", 1, "--set", "rounds=5")
+    checked = folkmoot("check mine/app.py")
+    ran = folkmoot("run mine/app.py --workers 1 --set rounds=5")
 
     assert written.exit_code == 0
     assert [path.name for path in files] == ["README.md", "app.py"]
@@ -20,7 +20,7 @@ def test_a_new_app_has_two_short_files_and_runs_at_once(folkmoot, here):
 def test_what_is_there_is_not_written_over(folkmoot, here):
     (here / "mine").mkdir()
 
-    ended = folkmoot("new", "mine")
+    ended = folkmoot("new mine")
 
     assert ended.exit_code == 2
     assert "mine is already there and stays as it is. Take another name." in ended.stderr
@@ -28,4 +28,4 @@ def test_what_is_there_is_not_written_over(folkmoot, here):
 
 
 def test_a_name_that_is_no_folders_is_refused(folkmoot):
-    assert "'.' cannot name a folder" in folkmoot("new", ".").stderr
+    assert "'.' cannot name a folder" in folkmoot("new .").stderr

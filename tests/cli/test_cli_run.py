@@ -14,7 +14,7 @@ def lines_of(text):
 
 
 def test_a_run_is_printed_and_kept_in_one_folder_beside_the_user(folkmoot, toy, here):
-    ended = folkmoot("run", toy, "--workers", 1)
+    ended = folkmoot("run toy.py --workers 1")
 
     assert ended.exit_code == 0, ended.stderr
     [folder] = (here / "runs").iterdir()
@@ -27,14 +27,14 @@ def test_a_run_is_printed_and_kept_in_one_folder_beside_the_user(folkmoot, toy, 
 
 
 def test_away_from_a_terminal_each_round_is_a_line(folkmoot, toy):
-    ended = folkmoot("run", toy, "--workers", 1, "--set", "num_rounds=3")
+    ended = folkmoot("run toy.py --workers 1 --set num_rounds=3")
 
     shown = [line.split("  ")[0] for line in ended.stderr.splitlines()]
     assert shown == ["round 1/3", "round 2/3", "round 3/3"]
 
 
 def test_json_is_one_object_a_line_and_nothing_else(folkmoot, toy):
-    ended = folkmoot("run", toy, "--workers", 1, "--json", "--out", "a")
+    ended = folkmoot("run toy.py --workers 1 --json --out a")
 
     events = lines_of(ended.stdout)
     assert [event["event"] for event in events] == ["start", "round", "round", "end", "result"]
@@ -44,13 +44,13 @@ def test_json_is_one_object_a_line_and_nothing_else(folkmoot, toy):
 
 
 def test_quiet_says_only_what_the_app_says(folkmoot, toy):
-    ended = folkmoot("run", toy, "--workers", 1, "--quiet")
+    ended = folkmoot("run toy.py --workers 1 --quiet")
 
     assert (ended.stdout, ended.stderr) == ("the app speaks\n", "")
 
 
 def test_settings_and_workers_of_the_command_line_reach_the_run(folkmoot, toy):
-    folkmoot("run", toy, "--workers", 1, "--set", "num_rounds=1", "--set", "cohort=none", "--out", "a")
+    folkmoot("run toy.py --workers 1 --set num_rounds=1 --set cohort=none --out a")
 
     settings = fm.load_result("a").settings
     assert settings["name"] == "toy"
@@ -61,11 +61,9 @@ def test_settings_and_workers_of_the_command_line_reach_the_run(folkmoot, toy):
 
 
 def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(folkmoot, toy):
-    folkmoot("run", toy, "--workers", 1, "--set", "num_rounds=4", "--out", "whole")
-    folkmoot("run", toy, "--workers", 1, "--set", "num_rounds=2", "--out", "parts")
-    ended = folkmoot(
-        *("run", toy, "--workers", 1, "--set", "num_rounds=4", "--out", "parts", "--resume", "--json")
-    )
+    folkmoot("run toy.py --workers 1 --set num_rounds=4 --out whole")
+    folkmoot("run toy.py --workers 1 --set num_rounds=2 --out parts")
+    ended = folkmoot("run toy.py --workers 1 --set num_rounds=4 --out parts --resume --json")
 
     rounds = [line["round"] for line in lines_of(ended.stdout) if line["event"] == "round"]
     assert rounds == [3, 4]
@@ -74,8 +72,8 @@ def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(folkmoot, toy):
 
 
 def test_resume_without_a_folder_goes_on_with_the_newest_run(folkmoot, toy, here):
-    folkmoot("run", toy, "--workers", 1)
-    ended = folkmoot("run", toy, "--workers", 1, "--set", "num_rounds=3", "--resume")
+    folkmoot("run toy.py --workers 1")
+    ended = folkmoot("run toy.py --workers 1 --set num_rounds=3 --resume")
 
     assert ended.exit_code == 0, ended.stderr
     assert len(list((here / "runs").iterdir())) == 1
@@ -87,13 +85,13 @@ def test_an_apps_second_run_has_a_folder_of_its_own(folkmoot, toy):
     toy.write_text(toy.read_text() + "\n\ndef both():\n    one()\n    return one()\n")
     toy.write_text(toy.read_text().replace("def app(", "def one(").replace("def both(", "def app("))
 
-    ended = folkmoot("run", toy, "--workers", 1, "--out", "a", "--json")
+    ended = folkmoot("run toy.py --workers 1 --out a --json")
 
     assert lines_of(ended.stdout)[-1]["folders"] == ["a", "a-2"]
 
 
 def test_an_error_in_client_code_shows_where_it_was_and_only_the_users_frames(folkmoot, toy):
-    ended = folkmoot("run", toy, "--workers", 2, "--set", "fail=yes")
+    ended = folkmoot("run toy.py --workers 2 --set fail=yes")
 
     assert ended.exit_code == 3
     assert "Error: ValueError: the net is on strike" in ended.stderr
@@ -104,7 +102,7 @@ def test_an_error_in_client_code_shows_where_it_was_and_only_the_users_frames(fo
 
 
 def test_debug_shows_every_frame(folkmoot, toy):
-    ended = folkmoot("run", toy, "--workers", 1, "--set", "fail=yes", "--debug")
+    ended = folkmoot("run toy.py --workers 1 --set fail=yes --debug")
 
     assert "Traceback (most recent call last)" in ended.stderr
     assert "folkmoot/train/run.py" in ended.stderr
@@ -112,9 +110,12 @@ def test_debug_shows_every_frame(folkmoot, toy):
 
 def test_an_error_leaves_no_process_behind(folkmoot, toy):
     toy.write_text(toy.read_text().replace("if strike and", "if strike and calls() > 9 and"))
-    toy.write_text(toy.read_text() + "\n\ncount = iter(range(10**9))\n\n\ndef calls():\n    return next(count)\n")
+    toy.write_text(
+        toy.read_text()
+        + "\n\ncount = iter(range(10**9))\n\n\ndef calls():\n    return next(count)\n"
+    )
 
-    ended = folkmoot("run", toy, "--workers", 2, "--set", "fail=yes", "--set", "num_rounds=50")
+    ended = folkmoot("run toy.py --workers 2 --set fail=yes --set num_rounds=50")
 
     assert ended.exit_code == 3
     with pytest.raises(ChildProcessError):
@@ -122,7 +123,7 @@ def test_an_error_leaves_no_process_behind(folkmoot, toy):
 
 
 def test_with_json_an_error_is_an_object_too(folkmoot, toy):
-    ended = folkmoot("run", toy, "--json", "--set", "lr=-1")
+    ended = folkmoot("run toy.py --json --set lr=-1")
 
     [told] = lines_of(ended.stdout)
     assert told["event"] == "error"
@@ -133,24 +134,32 @@ def test_with_json_an_error_is_an_object_too(folkmoot, toy):
 
 MISTAKES = {
     "no such setting": (
-        ["--set", "num_round=3"],
+        "--set num_round=3",
         2,
         "toy.py has no setting 'num_round'. Did you mean 'num_rounds'? "
         "Its settings are num_rounds: int = 2, lr: float = 0.1",
     ),
-    "not a number": (["--set", "lr=much"], 2, "--set lr=much: lr must be a number."),
-    "no value": (["--set", "lr"], 2, "--set lr: write key=value, such as --set num_rounds=2."),
-    "impossible cohort": (["--set", "cohort=99"], 2, "A cohort of 99 clients was asked of a population of 5"),
-    "impossible rounds": (["--set", "num_rounds=0"], 2, "rounds must be a whole number of at least 1"),
-    "nothing to resume": (["--resume"], 2, "There is no run of 'toy' with a checkpoint in runs/"),
-    "out is a file": (["--out", "toy.py"], 2, "--out toy.py is a file. Name a folder."),
-    "out is in use": (["--out", "."], 2, ". is not empty. Name another folder, or add --resume"),
+    "not a number": ("--set lr=much", 2, "--set lr=much: lr must be a number."),
+    "no value": ("--set lr", 2, "--set lr: write key=value, such as --set num_rounds=2."),
+    "impossible cohort": (
+        "--set cohort=99",
+        2,
+        "A cohort of 99 clients was asked of a population of 5",
+    ),
+    "impossible rounds": (
+        "--set num_rounds=0",
+        2,
+        "rounds must be a whole number of at least 1",
+    ),
+    "nothing to resume": ("--resume", 2, "There is no run of 'toy' with a checkpoint in runs/"),
+    "out is a file": ("--out toy.py", 2, "--out toy.py is a file. Name a folder."),
+    "out is in use": ("--out .", 2, ". is not empty. Name another folder, or add --resume"),
 }
 
 
 @pytest.mark.parametrize(("words", "code", "sentence"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_ends_with_its_code_and_a_sentence(folkmoot, toy, here, words, code, sentence):
-    ended = folkmoot("run", "toy.py", "--workers", 1, *words)
+    ended = folkmoot(f"run toy.py --workers 1 {words}")
 
     assert ended.exit_code == code
     assert sentence in ended.stderr
@@ -165,7 +174,11 @@ FILES = {
     "syntax": ("def app(:", 3, "SyntaxError: invalid syntax\n  app.py, line 1\n    def app(:"),
     "import": ("import nowhere", 3, "ModuleNotFoundError: No module named 'nowhere'"),
     "exit": ("def app(): raise SystemExit(1)", 3, "The app ended the program by sys.exit(1)"),
-    "needs a setting": ("def app(path): pass", 2, "app.py needs a value for 'path': --set path=..."),
+    "needs a setting": (
+        "def app(path): pass",
+        2,
+        "app.py needs a value for 'path': --set path=...",
+    ),
 }
 
 
@@ -174,7 +187,7 @@ def test_a_file_that_is_no_app_is_refused_with_a_sentence(folkmoot, here, text, 
     if text is not None:
         (here / "app.py").write_text(text)
 
-    ended = folkmoot("run", "app.py")
+    ended = folkmoot("run app.py")
 
     assert ended.exit_code == code
     assert sentence in ended.stderr
@@ -184,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(folkmoot, toy, he
     (here / "a").mkdir()
     (here / "a" / "checkpoints").touch()
 
-    ended = folkmoot("run", toy, "--workers", 1, "--out", "a", "--resume")
+    ended = folkmoot("run toy.py --workers 1 --out a --resume")
 
     assert ended.exit_code == 5
     assert "FileExistsError" in ended.stderr
@@ -193,13 +206,13 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(folkmoot, toy, he
 def test_divergence_has_its_own_code_and_tells_how_to_go_on(folkmoot, toy):
     toy.write_text(toy.read_text().replace("return super().forward(x)", BURST))
 
-    ended = folkmoot("run", toy, "--workers", 1, "--set", "num_rounds=9")
+    ended = folkmoot("run toy.py --workers 1 --set num_rounds=9")
 
     assert ended.exit_code == 4
     assert "Error: Training diverged in round 2: " in ended.stderr
     assert "Lower the learning rate, or clip the gradients" in ended.stderr
     assert "To go on: folkmoot run" in ended.stderr
-    assert "--set num_rounds=9 --resume" in ended.stderr
+    assert "--set num_rounds=9 --workers 1 --resume" in ended.stderr
 
 
 BURST = """Net.calls = getattr(Net, "calls", 0) + self.training

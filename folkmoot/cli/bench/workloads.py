@@ -4,7 +4,7 @@ Every contender reads the same arrays, asks the same clients in the same rounds,
 the order in which they lie. Only clients that some cohort asks are generated.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,10 @@ class Workload:
     """Examples of a client; the mean where sizes vary."""
     spread: float = 0.0
     """Standard deviation of the logarithm of a client's size; 0 for equal sizes."""
+    drift: float = 1e-3
+    """Largest distance of two contenders' final float32 parameters, as a share of all that training
+    has changed. Rounding alone gives 1e-5, unless a ReLU or a max-pooling stands so near its kink
+    that it tips one way here and another way there: in a CNN every few steps."""
     warm_up: int
     """Rounds before the timed ones."""
     rounds: int
@@ -63,9 +67,9 @@ class Workload:
         cut = np.clip(np.exp(logs), self.examples / 10, self.examples * 2.5)
         return np.round(cut).astype(np.int64)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what `Workload(**...)` takes."""
-        return asdict(self)
+    def cut(self) -> "Workload":
+        """Return two rounds of few clients, in which float64 shows whether the work is the same."""
+        return replace(self, cohort=min(self.cohort, 4), warm_up=0, rounds=2)
 
 
 WORKLOADS = {
@@ -91,6 +95,7 @@ WORKLOADS = {
             lr=0.05,
             examples=200,
             spread=0.5,
+            drift=0.5,
             warm_up=1,
             rounds=5,
         ),
@@ -129,6 +134,10 @@ class Pool(NamedTuple):
     """(rows,), int64."""
     owner: Array
     """(rows,), the client of each row, ascending."""
+
+    def in_float64(self) -> "Pool":
+        """Return these examples in double precision; integers stay as they are."""
+        return self._replace(x=self.x.astype(np.float64)) if self.x.dtype.kind == "f" else self
 
     def rows_of(self, client: int) -> slice:
         """Return where a client's rows lie."""
