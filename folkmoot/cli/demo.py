@@ -49,14 +49,14 @@ def _train(rounds: int, workers: int | None, place: Path) -> Any:
     from folkmoot.data import load
     from folkmoot.local import classifier, sgd
     from folkmoot.train.run import run
+    from folkmoot.train.summary import plural
 
     clients, test = load("mnist_writers")
     cohort = min(_COHORT, len(clients))
     print(
-        f"Each of {rounds} rounds asks {cohort} of {len(clients)} writers to learn from their own "
-        "digits, and averages what they learnt.\n"
-        f"The score is the accuracy on MNIST's {len(test['y']):,} test digits, by people whom no "
-        "round has seen.",
+        f"{plural(rounds, 'round')}: {cohort} of {len(clients)} writers learn from their own "
+        "digits, the server averages.\n"
+        f"Scored on MNIST's {len(test['y']):,} test digits, by people whom no round has seen.",
         flush=True,
     )
     torch.manual_seed(0)

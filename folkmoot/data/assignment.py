@@ -180,7 +180,13 @@ class Partition:
         """
         from folkmoot.data.picture import draw
 
-        figure = draw(self)
+        sizes, labelled = self.sizes(), self.labels is not None
+        empty = int((sizes == 0).sum())
+        title = f"{self.name}: {len(sizes):,} clients"
+        title += f", {empty:,} empty" if empty else ""
+        title += f", non-iid score {self.non_iid_score():.2f}" if labelled else ""
+        classes = np.unique(np.asarray(self.labels)) if labelled else None
+        figure = draw(self.ids, sizes, self.counts() if labelled else None, classes, title)
         if path is not None:
             figure.savefig(path)
         return figure

@@ -1,12 +1,10 @@
 """The picture of a partition: how much each client has, and of what."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from folkmoot.data.assignment import Partition
 
 _COLOURS = (
     "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f",
@@ -16,27 +14,36 @@ _FEW = 60  # up to so many clients keep their order and have gaps between them
 _NAMED = 30  # up to so many have their ids written below
 
 
-def draw(partition: "Partition") -> Any:
-    """Return a figure with two panels on one axis of clients: rows, and shares of the classes."""
+def draw(
+    ids: Sequence[Any],
+    sizes: NDArray[np.int64],
+    counts: NDArray[np.int64] | None,
+    classes: NDArray[Any] | None,
+    title: str,
+) -> Any:
+    """Return a figure with two panels on one axis of clients: rows, and shares of the classes.
+
+    Args:
+        ids: Clients.
+        sizes: Rows of each client, (clients,).
+        counts: Rows of each client and class, (clients, classes); None without labels.
+        classes: The classes' names, (classes,); None without labels.
+        title: What stands above.
+    """
     from matplotlib.figure import Figure
 
-    sizes = partition.sizes()
-    counts = None if partition.labels is None else partition.counts()
     order = _order(sizes, counts)
     figure = Figure(figsize=(10, 5.2 if counts is not None else 2.8), dpi=140, layout="constrained")
-    if counts is None:
+    if counts is None or classes is None:
         amount = figure.subplots()
         below = amount
     else:
         amount, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-        _shares(below, counts[order], np.unique(np.asarray(partition.labels)), figure)
+        _shares(below, counts[order], classes, figure)
     _sizes(amount, sizes[order])
-    _axis_of_clients(below, [partition.ids[place] for place in order], counts is not None)
+    _axis_of_clients(below, [ids[place] for place in order], counts is not None)
     figure.align_ylabels()
-    score = "" if counts is None else f", non-iid score {partition.non_iid_score():.2f}"
-    empty = int((sizes == 0).sum())
-    note = f", {empty:,} empty" if empty else ""
-    figure.suptitle(f"{partition.name}: {len(sizes):,} clients{note}{score}", fontsize=12)
+    figure.suptitle(title, fontsize=12)
     return figure
 
 

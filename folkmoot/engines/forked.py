@@ -38,7 +38,7 @@ from folkmoot.engines.stream import (
     one_thread,
 )
 from folkmoot.engines.watched import watched
-from folkmoot.engines.worker import Known, block_of, serve, singles
+from folkmoot.engines.worker import Known, block_of, end_with, serve, singles
 
 _KNOWN_TASKS = 8
 
@@ -119,6 +119,7 @@ class Forked:
         ours, theirs = Pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        parent = os.getpid()
         with warnings.catch_warnings():
             # Python warns where other threads run; none of ours hold a lock that a worker takes.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -126,6 +127,7 @@ class Forked:
         if pid:
             theirs.close()
             return Worker(pid, ours)
+        end_with(parent)
         ours.close()
         for worker in self._workers:
             worker.connection.close()
@@ -209,12 +211,14 @@ class Forked:
         pid = self._workers[worker].pid
         _, status = os.waitpid(pid, 0)
         self._workers = [other for other in self._workers if other.pid != pid]
-        why = f"was ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
+        if os.WIFSIGNALED(status):
+            why = f"was ended by signal {os.WTERMSIG(status)}"
+        else:
+            why = f"ended with status {os.WEXITSTATUS(status)}"
         first, last = clients[0], clients[-1]
         return InfrastructureError(
             f"Worker process {pid} {why} while it trained clients {first!r} to {last!r}. Signal 9 "
-            "mostly means that "
-            "memory ran out: use fewer workers, or resume from the checkpoint."
+            "mostly means that memory ran out: use fewer workers, or resume from the checkpoint."
         )
 
     def _again(

@@ -4,6 +4,7 @@ Also how its answers are written and read, so that both ends stand in one file. 
 in a shared slot; private states and single updates are sent as bytes.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -23,6 +24,10 @@ from folkmoot.engines.stream import Block, Stream
 from folkmoot.engines.watched import watched
 
 
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of linux/prctl.h."""
+
+
 class Known(NamedTuple):
     """A task that workers have inherited, with its shared memory."""
 
@@ -40,6 +45,14 @@ class Known(NamedTuple):
 
 class AtBreakpoint(BaseException):
     """Client code wants a debugger, which only the parent can give."""
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent is gone, also in the midst of a client."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def serve(connection: Connection, stream: Stream, known: list[Known]) -> NoReturn:

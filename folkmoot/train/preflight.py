@@ -8,7 +8,8 @@ from folkmoot.core.errors import DataError
 from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
 from folkmoot.data import check_examples
-from folkmoot.engines.stream import Skipped, Stream, one_thread
+from folkmoot.engines.batches import rows
+from folkmoot.engines.stream import Skipped, Stream, in_precision, one_thread
 from folkmoot.local.diagnose import explain
 
 _TRIED = 10
@@ -27,14 +28,18 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
     state = algorithm.init()
     task = next(algorithm.round(state))
     work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
-    one_step = Task(task.broadcast, work, task.aggregator)
+    one_step = in_precision(Task(task.broadcast, work, task.aggregator), setting)
     cohort = Cohort(0, (), len(setting.clients), 1)
     stream = Stream(setting)
     with one_thread():
         for client, _ in zip(setting.clients, range(_TRIED), strict=False):
             try:
-                check_examples(setting.clients[client].train, client, "train")
-                stream.train(one_step, cohort, client, None)
+                examples = setting.clients[client].train
+                if rows(examples):
+                    check_examples(examples, client, "train")
+                    stream.train(one_step, cohort, client, None)
+                else:
+                    continue
             except Skipped:
                 continue
             break

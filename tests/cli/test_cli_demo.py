@@ -11,7 +11,7 @@ def test_the_demo_tells_what_it_does_and_where_its_picture_lies(folkmoot, here):
     assert ended.exit_code == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[0].startswith("Training a small network to read digits")
-    assert lines[1].startswith("Each of 1 rounds asks 50 of 539 writers")
+    assert lines[1].startswith("1 round: 50 of 539 writers learn from their own digits")
     assert "10,000 test digits" in lines[2]
     assert "Picture: a/plot.png" in lines
     assert (here / "a" / "plot.png").exists()
@@ -21,17 +21,17 @@ def test_the_demo_tells_what_it_does_and_where_its_picture_lies(folkmoot, here):
 @pytest.mark.parametrize(
     ("words", "environment", "rounds"),
     [
-        ([], {}, 200),
-        (["--quick"], {}, 12),
-        ([], {"FOLKMOOT_QUICK": "1"}, 12),
-        (["--quick", "--rounds", "3"], {}, 3),
+        ("", {}, 200),
+        ("--quick", {}, 12),
+        ("", {"FOLKMOOT_QUICK": "1"}, 12),
+        ("--quick --rounds 3", {}, 3),
     ],
 )
 def test_quick_means_fewer_rounds(folkmoot, monkeypatch, words, environment, rounds):
     asked = []
     monkeypatch.setattr(demo, "_train", lambda *arguments: asked.append(arguments))
 
-    folkmoot("demo", *words, **environment)
+    folkmoot(f"demo {words}", **environment)
 
     assert asked[0][0] == rounds
 

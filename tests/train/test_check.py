@@ -250,7 +250,7 @@ def test_the_facts_are_plain_json():
 
 
 def test_what_cannot_be_checked_is_refused():
-    with pytest.raises(SettingsError, match="needs an algorithm first.*but was given a list"):
+    with pytest.raises(SettingsError, match=r"needs an algorithm first.*but was given a list"):
         fm.check([], federation())
-    with pytest.raises(SettingsError, match="no option 'round'. Did you mean 'rounds'?"):
+    with pytest.raises(SettingsError, match=r"no option 'round'\. Did you mean 'rounds'\?"):
         fm.check(fedavg(), federation(), round=3)
