@@ -2,9 +2,19 @@
 
     python examples/first_program.py
 
-Prints a table and draws run.png; the accuracy on 10,000 digits by people who took no part is:
-
-    test accuracy 0.969
+Prints a table of the run and draws run.png. The table has the accuracy on the 10,000 digits of
+MNIST's test set, by people who took no part: about 0.969.
 """
 # ruff: noqa: I001
 # fmt: off
+
+import folkmoot as fm
+from torch import nn
+
+clients, test = fm.data.load("mnist_writers")                     # a client is a writer
+model = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+work = fm.local.sgd(fm.classifier(model), lr=0.2, epochs=1, batch_size=10)
+
+result = fm.run(fm.fedavg(work), clients, rounds=200, cohort=50, test=test, seed=0)
+print(result)                                                     # a table; result.model is an ordinary module
+result.plot("run.png")

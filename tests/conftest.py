@@ -85,9 +85,10 @@ def saying():
     """Build a work whose update is what a client's data say, and the data that say an update."""
 
     def data_of(update):
-        said = {"value": update.value, "counts": update.counts}
-        rows = trees.map(lambda leaf: leaf.clone()[None], said)
-        return {**rows, "weight": torch.tensor([float(update.weight)], dtype=torch.float64)}
+        weight = torch.tensor(float(update.weight), dtype=torch.float64)
+        said = {"value": update.value, "counts": update.counts, "weight": weight}
+        # Twice, for models whose layers need two rows.
+        return trees.map(lambda leaf: torch.stack([leaf, leaf]), said)
 
     def work_of(objective, like):
         blank = trees.map(lambda leaf: torch.zeros_like(leaf[0]), data_of(like))

@@ -10,7 +10,7 @@ from folkmoot.cli.places import Places
 from folkmoot.cli.run import Debug, Out, Workers
 
 _COHORT = 50
-_ROUNDS, _QUICK_ROUNDS = 200, 12
+_ROUNDS, _QUICK_ROUNDS = 200, 10
 
 
 def demo(

@@ -140,9 +140,11 @@ def train_together(
     def step(carry: Tree, batch: Batch) -> Tree:
         return work.step(work, sent, carry, batch)
 
+    # Rows are weighed in the parameters' own precision.
+    dtype = trees.leaves(sent["params"])[0].dtype
     for at in range(chunk.sizes.shape[1]):
         active = int((chunk.sizes[:, at] > 0).sum())
-        for places, batch, dims in _batches(chunk, at, active, pads):
+        for places, batch, dims in _batches(chunk, at, active, pads, dtype):
             part = trees.map(lambda leaf, places=places: leaf[places], carry)
             after = torch.func.vmap(step, in_dims=(0, dims))(part, batch)
             # A step that wrote in place into a view is done; all others are copied back.
@@ -161,7 +163,7 @@ def _put(leaf: Tensor, places: slice | Tensor, new: Tensor) -> Tensor:
 
 
 def _batches(
-    chunk: Chunk, at: int, active: int, pads: bool
+    chunk: Chunk, at: int, active: int, pads: bool, dtype: torch.dtype
 ) -> list[tuple[slice | Tensor, Batch, Batch]]:
     """Return one step's batches: (which clients, batch, its mapped dimensions)."""
     sizes = chunk.sizes[:active, at]
@@ -180,18 +182,11 @@ def _batches(
             real = inside < lengths[:, None]
             index = torch.where(real, index, begins[:, None])
         data = trees.map(lambda leaf, index=index: leaf[chunk.order[index]], chunk.data)
-        weight = real.to(_float_dtype(data)) / lengths[:, None] if ragged else None
+        weight = real.to(dtype) / lengths[:, None] if ragged else None
         keys, epochs = chunk.keys[:active, 1 + at][places], chunk.epochs[:active, at][places]
         dims = Batch(0, None if weight is None else 0, 0, 0)  # type: ignore[arg-type]
         found.append((places, Batch(data, weight, keys, epochs), dims))
     return found
-
-
-def _float_dtype(data: Tree) -> torch.dtype:
-    """Return the precision in which rows are weighed: the data's own."""
-    return next(
-        (leaf.dtype for leaf in trees.leaves(data) if leaf.is_floating_point()), torch.float32
-    )
 
 
 def row(updates: Update, at: int) -> Update:

@@ -23,7 +23,6 @@ from folkmoot.engines.shared import receive, send
 from folkmoot.engines.stream import Block, Stream
 from folkmoot.engines.watched import watched
 
-
 _PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of linux/prctl.h."""
 

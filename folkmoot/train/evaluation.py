@@ -2,13 +2,16 @@
 examples.
 
 Both are tasks for the engine, so they run where clients run. Sums are added over shards and
-clients; quantiles need single clients' values, which only a simulation may see.
+clients, so a value over clients is that of their pooled rows; quantiles need single clients'
+values, which only a simulation may see.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from folkmoot.aggregators import total
 from folkmoot.core import rng
@@ -19,6 +22,7 @@ from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.core.tree import Tree
 from folkmoot.engines.stream import example
 from folkmoot.local.evaluate import evaluate, finished
+from folkmoot.local.metrics import Metric
 from folkmoot.train.stopping import Best
 
 MOST_CLIENTS = 1_000
@@ -34,6 +38,8 @@ class ClientResult(NamedTuple):
     id: ClientId
     examples: int
     metrics: dict[str, float]
+    sums: Tree = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
+    """What the metrics were made from; NaN where they are not finite."""
 
 
 def shards(test: Tree | None, objective: Any) -> list[Tree]:
@@ -57,11 +63,15 @@ def model_of(state: Tree) -> Tree:
 def on_held_out(
     work: LocalWork, state: Tree, engine: Engine, num_shards: int, round: int
 ) -> dict[str, float]:
-    """Return each metric on the held-out set, exact: sums over all rows."""
+    """Return each metric on the held-out set, exact: sums over all rows; NaN where one is not
+    finite."""
     task = Task(model_of(state), work, _ADD)
     cohort = Cohort(round, tuple(range(num_shards)), num_shards, num_shards, "held_out")
     ready = task.aggregator.init(example(task), num_shards)
     collected = engine.ask(task, ready, cohort, {})
+    if collected.left_out:
+        # The other pieces alone would look better than the whole set.
+        return {metric.name: math.nan for metric in work.objective.metrics}  # type: ignore[attr-defined]
     return finished(work.objective, collected.total.value)
 
 
@@ -75,7 +85,11 @@ def on_clients(
     for client, found in engine.stream(task, cohort, {}):
         if not isinstance(found, LeftOut):
             examples = int(found.value["loss"][1])
-            results[client] = ClientResult(client, examples, finished(work.objective, found.value))
+            values = finished(work.objective, found.value)
+            results[client] = ClientResult(client, examples, values, found.value)
+        elif "NaN" in found.reason:
+            sums = trees.map(lambda leaf: torch.full_like(leaf, math.nan), example(task).value)
+            results[client] = ClientResult(client, 0, dict.fromkeys(sums, math.nan), sums)
     return results
 
 
@@ -86,7 +100,8 @@ class Judge:
         self, algorithm: Algorithm, setting: Setting, metric: str | None, client_tests: bool
     ) -> None:
         self.work = evaluate(algorithm.objective)
-        self.better = {m.name: m.better for m in algorithm.objective.metrics}
+        self.metrics = algorithm.objective.metrics
+        self.better = {m.name: m.better for m in self.metrics}
         self.num_shards = len(setting.held_out)
         self.judged = chosen_clients(setting.clients, setting.seed) if client_tests else []
         self.best = self._first_best(metric)
@@ -109,7 +124,7 @@ class Judge:
         if self.num_shards:
             values = on_held_out(self.work, state, engine, self.num_shards, round)
             row |= {f"test_{name}": value for name, value in values.items()}
-        return row | spread(self.clients(state, engine, round), self.better)
+        return row | spread(self.clients(state, engine, round), self.metrics)
 
     def clients(self, state: Tree, engine: Engine, round: int) -> dict[ClientId, ClientResult]:
         """Return the model's results on each judged client's own test examples."""
@@ -128,24 +143,31 @@ def chosen_clients(clients: Mapping[ClientId, Any], seed: int) -> list[ClientId]
     )
 
 
-def spread(results: Mapping[ClientId, ClientResult], better: Mapping[str, str]) -> dict[str, float]:
-    """Summarise clients' values: mean by examples, quantiles over clients, mean of the worst tenth.
+def spread(results: Mapping[ClientId, ClientResult], metrics: Sequence[Metric]) -> dict[str, float]:
+    """Summarise clients: the value of all their rows together, quantiles over clients, mean of the
+    worst tenth.
+
+    A client without a value, such as F1 where no row is positive, has none in the quantiles; one
+    that is not finite makes all of them NaN.
 
     Args:
-        results: Each client's metrics.
-        better: For each metric, "higher" or "lower": which end is the worst.
+        results: Each client's metrics and sums.
+        metrics: The objective's.
     """
     row: dict[str, float] = {}
-    if not results:
-        return row
-    sizes = np.array([result.examples for result in results.values()], dtype=np.float64)
-    for name in next(iter(results.values())).metrics:
-        values = np.array([result.metrics[name] for result in results.values()])
-        worst = np.sort(values) if better.get(name) == "higher" else -np.sort(-values)
+    for metric in metrics if results else ():
+        name = f"clients_{metric.name}"
+        sums = torch.stack([result.sums[metric.name] for result in results.values()])
+        each = np.array([result.metrics[metric.name] for result in results.values()])
+        broken = sums.isnan().any(dim=1).numpy()
+        values = np.sort(each[~np.isnan(each)])
+        if broken.any() or not len(values):
+            values = np.array([math.nan])
+        worst = values if metric.better == "higher" else values[::-1]
         low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-        row[f"clients_{name}"] = float((values * sizes).sum() / sizes.sum())
-        row[f"clients_{name}_p10"] = float(low)
-        row[f"clients_{name}_median"] = float(middle)
-        row[f"clients_{name}_p90"] = float(high)
-        row[f"clients_{name}_worst_decile"] = float(worst[: max(1, len(worst) // 10)].mean())
+        row[name] = math.nan if broken.any() else metric.finish(sums.sum(dim=0))
+        row[f"{name}_p10"] = float(low)
+        row[f"{name}_median"] = float(middle)
+        row[f"{name}_p90"] = float(high)
+        row[f"{name}_worst_decile"] = float(worst[: max(1, len(worst) // 10)].mean())
     return row

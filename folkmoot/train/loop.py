@@ -4,12 +4,13 @@ A round is atomic. What it starts from is a `Snapshot`, what it ends with is ano
 without a usable answer leaves everything but its number as it was.
 """
 
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregate, State, Update
-from folkmoot.core.algorithm import Algorithm, Task
+from folkmoot.core.algorithm import Algorithm, Round, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
@@ -67,17 +68,17 @@ def run_round(
         DivergenceError: If every update of an exchange is not finite.
         SettingsError: If the algorithm's round does not yield tasks.
     """
-    steps = algorithm.round(snapshot.state)
+    steps = begun(algorithm, snapshot.state)
     codecs, own = dict(snapshot.codecs), dict(snapshot.own)
     report = RoundReport(cohort.round, len(cohort.clients), 0, [], 0.0, 0, 0)
     answer: Aggregate | None = None
     exchange = 0
     while True:
         try:
-            task = steps.send(answer) if answer is not None else next(steps)
+            task = steps.send(answer) if answer is not None else first_task(algorithm, steps)
         except StopIteration as done:
             return Snapshot(cohort.round, done.value, codecs, own), report
-        _check_task(algorithm, task)
+        check_task(algorithm, task)
         state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"))
         collected, gathered = _ask(engine, task, state, cohort, own)
         report = _added(report, collected, task, cohort)
@@ -96,12 +97,43 @@ def run_round(
         exchange += 1
 
 
-def _check_task(algorithm: Algorithm, task: Any) -> None:
+def begun(algorithm: Algorithm, state: Tree) -> Round:
+    """Return a round that has not asked for anything yet."""
+    steps = algorithm.round(state)
+    if not isinstance(steps, Generator):
+        raise SettingsError(
+            f"The round of algorithm {algorithm.name!r} returned a {type(steps).__name__}. It must "
+            "be a generator: `delta = yield Task(broadcast, work, aggregator)`, and then return "
+            "the next state."
+        )
+    return steps
+
+
+def first_task(algorithm: Algorithm, steps: Round) -> Task:
+    """Return what a round asks for first."""
+    try:
+        task = next(steps)
+    except StopIteration:
+        raise SettingsError(
+            f"The round of algorithm {algorithm.name!r} asks clients for nothing. Let it yield a "
+            "Task(broadcast, work, aggregator)."
+        ) from None
+    check_task(algorithm, task)
+    return task
+
+
+def check_task(algorithm: Algorithm, task: Any) -> None:
+    """Refuse what a round yielded if it is no task, or one that cannot be done."""
     if not isinstance(task, Task):
         raise SettingsError(
             f"The round of algorithm {algorithm.name!r} yielded a {type(task).__name__}. It must "
-            "yield "
-            "Task(broadcast, work, aggregator) and receive the aggregate."
+            "yield Task(broadcast, work, aggregator) and receive the aggregate."
+        )
+    if task.work.own is not None and task.aggregator.sees is EACH:
+        raise SettingsError(
+            f"The clients of work {task.work.name!r} keep a state of their own, which "
+            f"{task.aggregator.name}() would lose: it looks at single updates. Use a sum-based "
+            "aggregator such as uniform_mean(), or a work without client state."
         )
 
 
@@ -148,13 +180,12 @@ def _nobody(cohort: Cohort, left_out: list[LeftOut]) -> str:
     if not left_out:
         return f"Round {cohort.round} asked {len(cohort.clients)} clients and none answered."
     first = left_out[0]
-    if all("NaN or infinite" in left.reason for left in left_out):
+    bad = [left for left in left_out if "NaN or infinite" in left.reason]
+    if bad:
         raise DivergenceError(
-            f"Training diverged in round {cohort.round}: the update of every one of "
-            f"{len(left_out)} clients is not finite; "
-            f"client {first.client!r}: {first.reason}. Lower the learning rate, or clip the "
-            "gradients "
-            "(clip_gradient=)."
+            f"Training diverged in round {cohort.round}: the update of each of the {len(bad)} "
+            f"clients that trained is not finite; client {bad[0].client!r}: {bad[0].reason}. Lower "
+            "the learning rate, or clip the gradients (clip_gradient=)."
         )
     return (
         f"Round {cohort.round} has no usable answer of {len(cohort.clients)} clients; client "

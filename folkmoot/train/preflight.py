@@ -1,6 +1,8 @@
 """The look before the first round: one step of one client, so that a mistake shows at once and by
 name."""
 
+import contextlib
+
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm, Batch, Task
 from folkmoot.core.engine import Cohort, Setting
@@ -11,6 +13,7 @@ from folkmoot.data import check_examples
 from folkmoot.engines.batches import rows
 from folkmoot.engines.stream import Skipped, Stream, in_precision, one_thread
 from folkmoot.local.diagnose import explain
+from folkmoot.train.loop import begun, first_snapshot, first_task
 
 _TRIED = 10
 _ROWS = 2
@@ -25,24 +28,21 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
     """
     if not len(setting.clients):
         raise DataError("There are no clients to train. Give at least one with examples.")
-    state = algorithm.init()
-    task = next(algorithm.round(state))
+    state = first_snapshot(algorithm).state
+    task = first_task(algorithm, begun(algorithm, state))
     work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
     one_step = in_precision(Task(task.broadcast, work, task.aggregator), setting)
     cohort = Cohort(0, (), len(setting.clients), 1)
     stream = Stream(setting)
     with one_thread():
         for client, _ in zip(setting.clients, range(_TRIED), strict=False):
-            try:
-                examples = setting.clients[client].train
-                if rows(examples):
-                    check_examples(examples, client, "train")
-                    stream.train(one_step, cohort, client, None)
-                else:
-                    continue
-            except Skipped:
+            examples = setting.clients[client].train
+            if not rows(examples):
                 continue
-            break
+            check_examples(examples, client, "train")
+            with contextlib.suppress(Skipped):
+                stream.train(one_step, cohort, client, None)
+                break
     if held_out is not None:
         _judge(algorithm, state, held_out)
 
@@ -51,8 +51,7 @@ def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:
     """Measure two rows of the test set, so that a wrong shape is not found after a round of
     training."""
     check_examples(held_out, "test set", "test")
-    rows = trees.map(lambda leaf: leaf[:_ROWS], held_out)
-    batch = Batch(rows, None, as_tensor(0), 0)
+    batch = Batch(trees.map(lambda leaf: leaf[:_ROWS], held_out), None, as_tensor(0), 0)
     try:
         algorithm.objective.measure(state["params"], state["buffers"], state["counts"], batch)
     except Exception as error:

@@ -22,8 +22,8 @@ def test_the_demo_tells_what_it_does_and_where_its_picture_lies(folkmoot, here):
     ("words", "environment", "rounds"),
     [
         ("", {}, 200),
-        ("--quick", {}, 12),
-        ("", {"FOLKMOOT_QUICK": "1"}, 12),
+        ("--quick", {}, 10),
+        ("", {"FOLKMOOT_QUICK": "1"}, 10),
         ("--quick --rounds 3", {}, 3),
     ],
 )
