@@ -25,6 +25,6 @@ class Net(nn.Module):
 x, y = load_digits(return_X_y=True)
 train, test = (x[:1500], y[:1500]), (x[1500:], y[1500:])
 clients = fm.data.partition.iid(train, 10).clients(train)
-work = fm.local.sgd(fm.classifier(Net()), lr=0.3, epochs=2)
+work = fm.local.sgd(fm.classifier(Net()), lr=0.1, epochs=5)
 result = fm.run(fm.fedavg(work), clients, rounds=5, test=test)
 print(f"accuracy after 5 rounds: {result.metrics['test_accuracy']:.3f}")

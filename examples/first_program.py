@@ -5,7 +5,7 @@
 Prints a table of the run and draws run.png. The table has the accuracy on the 10,000 digits of
 MNIST's test set, by people who took no part: about 0.969.
 """
-# ruff: noqa: I001
+# ruff: noqa: E501, I001
 # fmt: off
 
 import folkmoot as fm

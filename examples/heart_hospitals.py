@@ -31,7 +31,7 @@ clients, test = fm.data.heart_disease(scale="client")
 
 
 def scores(build, seed):
-    """Train once; return the accuracy on all patients held out, and on those of the worst hospital."""
+    """Train once; return the accuracy on the pooled test set, and in the worst hospital."""
     torch.manual_seed(seed)
     work = fm.local.sgd(fm.classifier(nn.Linear(13, 1)), lr=0.003, steps=100, batch_size=4)
     result = fm.run(build(work), clients, rounds=NUM_ROUNDS, test=test, seed=seed, progress=False)

@@ -22,7 +22,7 @@ NUM_ROUNDS = 2 if QUICK else 30
 
 
 def cox_loss(risk, y):
-    """Negative log partial likelihood a death (Breslow). risk: (n, 1); y: (n, 2), time and event."""
+    """Negative log partial likelihood a death. risk: (n, 1); y: (n, 2), time and event."""
     time, died = y.unbind(1)
     order = torch.argsort(time, descending=True)
     risk, died = risk.squeeze(1)[order], died[order]

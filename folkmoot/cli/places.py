@@ -24,7 +24,7 @@ class Places:
         clock: The time, for names.
 
     Raises:
-        SettingsError: If `out` is a file.
+        SettingsError: If `out` is a file, or holds something and is not to be resumed.
         InfrastructureError: If nothing can be written there.
     """
 
@@ -38,6 +38,8 @@ class Places:
         self._time: str | None = None
         if out is not None and out.exists() and not out.is_dir():
             raise SettingsError(f"--out {out} is a file. Name a folder.")
+        if out is not None and not resume:
+            _check_empty(out)
         _check_writable(out or ROOT)
 
     def __call__(self, name: str) -> Path:
@@ -66,11 +68,8 @@ class Places:
             taken = self.out is None and not self._resume and place.exists()
             if place not in self.used and not taken:
                 break
-        if not self._resume and place.is_dir() and any(place.iterdir()):
-            raise SettingsError(
-                f"{place} is not empty. Name another folder, or add --resume to go on with the run "
-                "that is in it."
-            )
+        if not self._resume:
+            _check_empty(place)
         return place
 
 
@@ -88,6 +87,15 @@ def _newest(name: str) -> str:
             "--resume to begin one, or name its folder by --out."
         )
     return max(found)
+
+
+def _check_empty(place: Path) -> None:
+    """Refuse to write a run over another, or among other things."""
+    if place.is_dir() and any(place.iterdir()):
+        raise SettingsError(
+            f"{place} is not empty. Name another folder, or add --resume to go on with the run "
+            "that is in it."
+        )
 
 
 def _check_writable(folder: Path) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from folkmoot.core import tree as trees
 from folkmoot.core.tree import Tree, is_ordinary
 
+_run_backward = torch.autograd.Variable._execution_engine.run_backward
+
 
 def grad(
     loss: Callable[..., tuple[Tensor, Any]], params: Tree, *args: Any
@@ -44,4 +46,12 @@ def differentiate(value: Tensor, aliases: list[Tensor]) -> list[Tensor]:
     one."""
     if not value.requires_grad:
         return [torch.zeros_like(alias) for alias in aliases]
-    return list(torch.autograd.grad(value, aliases, allow_unused=True, materialize_grads=True))
+    if value.dim() or not value.is_cpu:
+        return list(torch.autograd.grad(value, aliases, allow_unused=True, materialize_grads=True))
+    # What `torch.autograd.grad` does around this call takes as long as a small model's whole step.
+    outputs, ones = (value,), (torch.ones_like(value),)
+    found = _run_backward(outputs, ones, False, False, tuple(aliases), True, accumulate_grad=False)
+    return [
+        torch.zeros_like(alias) if gradient is None else gradient
+        for alias, gradient in zip(aliases, found, strict=True)
+    ]

@@ -232,19 +232,25 @@ class Forked:
         """Do one block in this process."""
         task, expected = known.task, known.expected
 
-        def single(client: ClientId) -> Update | LeftOut:
-            return self._stream.single(task, cohort, client, own.get(client), expected)
+        if state is None:
+            for client in clients:
+
+                def single(client: ClientId = client) -> Update | LeftOut:
+                    return self._stream.single(task, cohort, client, own.get(client), expected)
+
+                with one_thread():
+                    found = watched(task, single)
+                yield client, found
+            return
+        ready = state
 
         def block() -> Block:
             total = fold.zero(known.template)
-            return self._stream.block(task, state, cohort, clients, own, expected, total)
+            return self._stream.block(task, ready, cohort, clients, own, expected, total)
 
         with one_thread():
-            if state is None:
-                for client in clients:
-                    yield client, watched(task, lambda client=client: single(client))
-            else:
-                yield watched(task, block)
+            done = watched(task, block)
+        yield done
 
 
 def _serves(known: Known, task: Task, state: State | None) -> bool:

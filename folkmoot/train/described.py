@@ -79,18 +79,25 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     else:
         kind = type(value) if not isinstance(value, type) else value
         yield "is", f"{kind.__module__}.{kind.__qualname__}"
+        held = getattr(value, "__dict__", {}) if kind is not value else {}
+        yield from ((name, part) for name, part in held.items() if isinstance(part, Plain))
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Yield a function's name, closure and defaults; of a user's also the numbers in its code."""
     module = f"{function.__module__}."
-    yield "is", f"{module}{function.__qualname__}"
+    theirs = not module.startswith((_OURS, "torch."))
+    # A script is __main__ or a module, by how it was started.
+    yield "is", function.__qualname__ if theirs else f"{module}{function.__qualname__}"
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     yield from ((name, cell.cell_contents) for name, cell in cells if _is_full(cell))
-    if not module.startswith((_OURS, "torch.")):
+    if theirs:
         numbers = [part for part in function.__code__.co_consts if isinstance(part, int | float)]
         yield "numbers", _digest(numbers)
-        yield "defaults", [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        yield (
+            "defaults",
+            [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()],
+        )
 
 
 def _is_full(cell: types.CellType) -> bool:

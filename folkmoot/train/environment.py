@@ -25,8 +25,11 @@ def program_facts(
     seed: int,
     precision: str,
 ) -> dict[str, Any]:
-    """Return what two runs must share to have the same bits, as plain JSON; the number of rounds
-    may differ."""
+    """Return what a run's settings tell of its program, as plain JSON.
+
+    Two runs that share them, and what `described` finds, have the same bits; only the number of
+    rounds may differ, and the first parameters of a run that goes on from a checkpoint.
+    """
     work = algorithm.works[0]
     params = algorithm.objective.init()["params"]
     return {
@@ -34,6 +37,7 @@ def program_facts(
         "plan": work.plan._asdict(),
         "parameters": sum(leaf.numel() for leaf in trees.leaves(params)),
         "initial_model": digest_of(params),
+        "frozen_model": digest_of(_frozen(algorithm.objective)),
         "data": clients.name,
         "data_fingerprint": clients.fingerprint(),
         "population": len(clients),
@@ -42,6 +46,16 @@ def program_facts(
         "seed": seed,
         "precision": precision,
     }
+
+
+def _frozen(objective: Any) -> trees.Tree:
+    """Return what of a model does not travel: frozen parameters, buffers that are not kept."""
+    module = getattr(objective, "model", None)
+    if module is None:
+        return {}
+    frozen = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
+    kept = module.state_dict()
+    return frozen | {name: b for name, b in module.named_buffers() if name not in kept}
 
 
 def digest_of(tree: trees.Tree) -> str:

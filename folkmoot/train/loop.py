@@ -75,7 +75,7 @@ def run_round(
     exchange = 0
     while True:
         try:
-            task = steps.send(answer) if answer is not None else first_task(algorithm, steps)
+            task = steps.send(answer) if answer is not None else next(steps)
         except StopIteration as done:
             return Snapshot(cohort.round, done.value, codecs, own), report
         check_task(algorithm, task)
@@ -109,21 +109,8 @@ def begun(algorithm: Algorithm, state: Tree) -> Round:
     return steps
 
 
-def first_task(algorithm: Algorithm, steps: Round) -> Task:
-    """Return what a round asks for first."""
-    try:
-        task = next(steps)
-    except StopIteration:
-        raise SettingsError(
-            f"The round of algorithm {algorithm.name!r} asks clients for nothing. Let it yield a "
-            "Task(broadcast, work, aggregator)."
-        ) from None
-    check_task(algorithm, task)
-    return task
-
-
-def check_task(algorithm: Algorithm, task: Any) -> None:
-    """Refuse what a round yielded if it is no task, or one that cannot be done."""
+def check_task(algorithm: Algorithm, task: Any) -> Task:
+    """Return what a round yielded, or refuse it: it is no task, or one that cannot be done."""
     if not isinstance(task, Task):
         raise SettingsError(
             f"The round of algorithm {algorithm.name!r} yielded a {type(task).__name__}. It must "
@@ -135,6 +122,7 @@ def check_task(algorithm: Algorithm, task: Any) -> None:
             f"{task.aggregator.name}() would lose: it looks at single updates. Use a sum-based "
             "aggregator such as uniform_mean(), or a work without client state."
         )
+    return task
 
 
 def _aggregator_state(task: Task, cohort: Cohort, codec: Tree | None) -> State:

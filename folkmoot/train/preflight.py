@@ -13,7 +13,7 @@ from folkmoot.data import check_examples
 from folkmoot.engines.batches import rows
 from folkmoot.engines.stream import Skipped, Stream, in_precision, one_thread
 from folkmoot.local.diagnose import explain
-from folkmoot.train.loop import begun, first_snapshot, first_task
+from folkmoot.train.loop import begun, check_task, first_snapshot
 
 _TRIED = 10
 _ROWS = 2
@@ -29,9 +29,18 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
     if not len(setting.clients):
         raise DataError("There are no clients to train. Give at least one with examples.")
     state = first_snapshot(algorithm).state
-    task = first_task(algorithm, begun(algorithm, state))
+    # A round may ask for nothing at all.
+    task = next(begun(algorithm, state), None)
+    if task is not None:
+        _try(check_task(algorithm, task), setting)
+    if held_out is not None:
+        _judge(algorithm, state, held_out)
+
+
+def _try(task: Task, setting: Setting) -> None:
+    """Train a client that can be trained for one step."""
     work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
-    one_step = in_precision(Task(task.broadcast, work, task.aggregator), setting)
+    one_step = in_precision(task._replace(work=work), setting)
     cohort = Cohort(0, (), len(setting.clients), 1)
     stream = Stream(setting)
     with one_thread():
@@ -43,8 +52,6 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
             with contextlib.suppress(Skipped):
                 stream.train(one_step, cohort, client, None)
                 break
-    if held_out is not None:
-        _judge(algorithm, state, held_out)
 
 
 def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:

@@ -177,7 +177,8 @@ def _with_numbers(row: Row, *keys: str) -> Row:
 def _csv_bytes(rows: Iterable[Row]) -> bytes:
     """Write a table; a cell that is empty is None or was not measured."""
     text = io.StringIO(newline="")
-    lines = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    # Its own line ends, of two characters, also make it quote either of them within a name.
+    lines = csv.writer(text)
     for place, row in enumerate(rows):
         if not place:
             lines.writerow(row)

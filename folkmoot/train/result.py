@@ -178,12 +178,15 @@ def result_of(
     return Result(
         best=standing.best,
         history=standing.history,
-        clients=judged,
+        # Their sums are for adding up; what they make is here.
+        clients={client: found._replace(sums={}) for client, found in judged.items()},
         settings=plain(settings),
         times=_times(standing, total_s),
         ended=standing.ended,
         state_dict=weights,
-        best_state_dict=weights if digest_of(best) == digest_of(model_of(state)) else _weights(modules[1]),
+        best_state_dict=weights
+        if digest_of(best) == digest_of(model_of(state))
+        else _weights(modules[1]),
         state=state,
         modules=modules,
     )

@@ -21,7 +21,7 @@ from folkmoot.train.preflight import first_client
 from folkmoot.train.progress import Progress, shown
 from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
-from folkmoot.train.standing import Program, advance, begin, is_over
+from folkmoot.train.standing import Program, advance, begin, identity_of, is_over
 from folkmoot.train.stopping import Stop
 
 
@@ -146,7 +146,7 @@ def run(
         stop,
         Path(kept) / "checkpoints" if kept is not None else None,
         checkpoint_every,
-        facts,
+        identity_of(facts, algorithm, drawn, judge),
     )
     begun = now()
     standing = begin(program, resume or front.resume)

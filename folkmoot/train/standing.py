@@ -1,6 +1,7 @@
 """Where a run stands, and how it gets one round further: train, judge, remember, store."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,14 @@ from folkmoot.core.errors import QuorumError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
 from folkmoot.engines.clock import now
-from folkmoot.train.checkpoint import Stored, load_checkpoint, refuse_other_program, save_checkpoint
+from folkmoot.train.checkpoint import (
+    Stored,
+    begin_anew,
+    load_checkpoint,
+    refuse_other_program,
+    save_checkpoint,
+)
+from folkmoot.train.described import described
 from folkmoot.train.evaluation import Judge, model_of
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 from folkmoot.train.sampling import Sampling, draw_cohort
@@ -33,7 +41,7 @@ class Program(NamedTuple):
     folder: Path | None
     """Where checkpoints are written; None for nowhere."""
     checkpoint_every: int
-    facts: dict[str, Any]
+    identity: dict[str, Any]
     """What a checkpoint must agree with to be gone on from."""
 
 
@@ -57,10 +65,28 @@ def begin(program: Program, resume: bool) -> Standing:
     """
     stored = load_checkpoint(program.folder) if program.folder and resume else None
     if stored is None:
+        if program.folder:
+            begin_anew(program.folder, program.folder.parent / "summary.json")
         return Standing(first_snapshot(program.algorithm), [], program.judge.best, {})
-    refuse_other_program(stored.facts["program"], program.facts)
-    best = Best(*stored.facts["best"])
-    return Standing(stored.snapshot, stored.facts["history"], best, stored.best)
+    refuse_other_program(stored.facts["program"], program.identity)
+    best, history = Best(*stored.facts["best"]), stored.facts["history"]
+    return Standing(stored.snapshot, history, best, stored.best, _why_stop(program, history))
+
+
+def identity_of(
+    facts: Mapping[str, Any], algorithm: Algorithm, sampling: Sampling, judge: Judge
+) -> dict[str, Any]:
+    """Return what two runs must share for one to go on where the other stopped, as plain JSON."""
+    held = {"": algorithm.round, "sampling.": sampling}
+    parts = {
+        f"{at}{name}": part for at, one in held.items() for name, part in described(one).items()
+    }
+    return {**facts, "best": judge.best.metric, **parts}
+
+
+def _why_stop(program: Program, history: list[Row]) -> str | None:
+    """Ask the stopping rule, after a round that was evaluated."""
+    return program.stop(history) if program.stop and history and history[-1]["evaluated"] else None
 
 
 def is_over(program: Program, standing: Standing) -> bool:
@@ -83,11 +109,10 @@ def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
             best, best_model = best.at(number, row[best.metric]), model_of(snapshot.state)
     row["evaluation_s"] = now() - trained
     history = [*standing.history, row]
-    ended = program.stop(history) if program.stop and row["evaluated"] else None
-    following = Standing(snapshot, history, best, best_model, ended)
+    following = Standing(snapshot, history, best, best_model, _why_stop(program, history))
     _refuse_silence(history)
     if program.folder and (number % program.checkpoint_every == 0 or is_over(program, following)):
-        facts = {"history": history, "best": list(best), "program": program.facts}
+        facts = {"history": history, "best": list(best), "program": program.identity}
         save_checkpoint(program.folder, Stored(snapshot, best_model, facts))
     return following
 

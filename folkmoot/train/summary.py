@@ -2,7 +2,8 @@
 
 import io
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -12,8 +13,9 @@ from folkmoot.train.outcome import Outcome
 
 _WIDTH = 80
 _REASONS = 3
+_VERSIONS = ("folkmoot", "torch", "numpy", "python")
 _SPREAD = {
-    "mean": "",
+    "all together": "",
     "p10": "_p10",
     "median": "_median",
     "p90": "_p90",
@@ -22,7 +24,7 @@ _SPREAD = {
 
 
 class Scores(NamedTuple):
-    """Metrics as a table: a row a metric."""
+    """Numbers as a table: a row a metric."""
 
     columns: list[str]
     """Headings; a line break parts what from when."""
@@ -30,22 +32,29 @@ class Scores(NamedTuple):
 
 
 def scores(outcome: Outcome) -> Scores:
-    """Return final and best values of each metric, and how they spread over clients."""
+    """Return the final and the best value of each metric: held-out, or of all clients together."""
     last, best = outcome.metrics, outcome.best_metrics
     part = "test" if any(key.startswith("test_") for key in last) else "clients"
-    whose = "" if part == "test" else "clients, "
-    spread = [name for name in _SPREAD if part == "test" or name != "mean"]
-    has_clients = any(key.startswith("clients_") for key in last)
-    columns = [f"{whose}final\nround {last_evaluated(outcome)}"] if last else []
-    columns += [f"{whose}best\nround {outcome.best.round}"] if best else []
-    columns += [f"clients\n{name}" for name in spread] if has_clients else []
-    rows = []
-    for metric in metric_names(outcome):
-        values = [found.get(f"{part}_{metric}", math.nan) for found in (last, best) if found]
-        if has_clients:
-            values += [last.get(f"clients_{metric}{_SPREAD[name]}", math.nan) for name in spread]
-        rows.append((metric, values))
+    whose = "" if part == "test" else "of all clients, "
+    columns = [f"{whose}final\nround {last_evaluated(outcome):,}"] if last else []
+    columns += [f"{whose}best\nround {outcome.best.round:,}"] if best else []
+    found = [row for row in (last, best) if row]
+    rows = [
+        (metric, [row.get(f"{part}_{metric}", math.nan) for row in found])
+        for metric in metric_names(outcome)
+    ]
     return Scores(columns, rows)
+
+
+def spreads(outcome: Outcome) -> Scores:
+    """Return how each final metric spreads over clients' own tests; no rows without such tests."""
+    last = outcome.metrics
+    rows = [
+        (metric, [last.get(f"clients_{metric}{end}", math.nan) for end in _SPREAD.values()])
+        for metric in metric_names(outcome)
+        if f"clients_{metric}" in last
+    ]
+    return Scores(list(_SPREAD), rows)
 
 
 def metric_names(outcome: Outcome) -> list[str]:
@@ -103,16 +112,16 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
             f"{size(memory.get('process', 0))}, largest worker "
             f"{size(memory.get('largest_worker', 0))}",
         ),
-        ("engine", f"{settings.get('engine', '?')}, {settings.get('precision', '?')}"),
-        ("seed", f"{settings.get('seed', '?')}"),
-        ("data", f"{settings.get('data', '?')}, fingerprint {fingerprint}"),
-        ("versions", ", ".join(f"{what} {where[what]}" for what in _versions(outcome))),
+        ("engine", _said(settings, "engine", "precision")),
+        ("seed", _said(settings, "seed")),
+        ("data", _said(settings, "data") + (f", fingerprint {fingerprint}" if fingerprint else "")),
+        ("versions", ", ".join(f"{what} {where[what]}" for what in _VERSIONS if what in where)),
     ]
-    return found
+    return [(what, text) for what, text in found if text]
 
 
-def _versions(outcome: Outcome) -> list[str]:
-    return [key for key in ("folkmoot", "torch", "numpy", "python") if key in outcome.environment]
+def _said(settings: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(f"{settings[name]}" for name in names if name in settings)
 
 
 def _left_out(outcome: Outcome) -> str:
@@ -155,20 +164,14 @@ def as_text(outcome: Outcome) -> str:
         legacy_windows=False,
     )
     console.print(Text(f"{outcome.name}\n{headline(outcome)}\n"))
-    found = scores(outcome)
-    if found.rows:
-        table = Table(box=None, pad_edge=False, header_style="")
-        table.add_column("")
-        for heading in found.columns:
-            table.add_column(
-                heading.replace(" decile", "\ndecile"), justify="right", vertical="top"
-            )
-        for metric, values in found.rows:
-            table.add_row(metric, *map(number, values))
-        console.print(table)
+    if outcome.metrics:
+        console.print(_table("", scores(outcome)))
+        console.print()
     else:
-        console.print(Text(NOT_EVALUATED))
-    console.print()
+        console.print(Text(f"{NOT_EVALUATED}\n"))
+    if spreads(outcome).rows:
+        console.print(_table("clients' own tests", spreads(outcome)))
+        console.print()
     listed = Table(box=None, pad_edge=False, show_header=False)
     listed.add_column(no_wrap=True)
     listed.add_column()
@@ -177,6 +180,17 @@ def as_text(outcome: Outcome) -> str:
     console.print(listed)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _table(corner: str, found: Scores) -> Table:
+    width = max(len(name) for name in ("clients' own tests", *(name for name, _ in found.rows)))
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column(corner, width=width, vertical="bottom")
+    for heading in found.columns:
+        table.add_column(heading, justify="right")
+    for metric, values in found.rows:
+        table.add_row(Text(metric), *map(number, values))
+    return table
 
 
 NOT_EVALUATED = "No round was evaluated: give fm.run() test=, or clients with tests of their own."

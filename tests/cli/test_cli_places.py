@@ -47,5 +47,5 @@ def test_a_folder_that_holds_something_is_refused_unless_resumed(here):
     with_checkpoint(here / "kept")
 
     with pytest.raises(SettingsError, match="kept is not empty"):
-        Places(here / "kept")("a")
+        Places(here / "kept")
     assert Places(here / "kept", resume=True)("a") == here / "kept"

@@ -156,6 +156,13 @@ def test_training_that_diverges_everywhere_is_told_with_client_round_and_leaf(
         one_round(algorithm, {3: pull(1e30), 5: pull(-1e30)})
 
 
+def test_clients_who_could_not_train_do_not_hide_that_the_others_diverged(line, pull, one_round):
+    work = fm.local.sgd(line(), lr=1.0, batch_size=2, last="drop")
+
+    with pytest.raises(DivergenceError, match=r"each of the 1 .*client 1: leaf params/w"):
+        one_round(fm.fedavg(work), {0: pull(1.0), 1: pull(math.inf, rows=2)})
+
+
 def test_one_client_that_diverges_is_left_out_with_its_weight_and_named(line, pull, one_round):
     algorithm = fm.fedavg(fm.local.sgd(line(), lr=1.0))
 
@@ -252,6 +259,13 @@ def test_a_round_that_yields_no_task_is_refused(yielded, line, pull, one_round):
         one_round(algorithm_of(work, round), {0: pull(1.0)})
 
 
+def test_a_round_that_is_no_generator_is_refused(line, pull, one_round):
+    work = fm.local.sgd(line(), lr=1.0)
+
+    with pytest.raises(SettingsError, match=r"'made' returned a dict.*must be a generator"):
+        one_round(algorithm_of(work, lambda state: state), {0: pull(1.0)})
+
+
 @pytest.mark.parametrize("part", ["params", "buffers", "counts"])
 def test_a_state_without_a_part_of_the_model_is_refused(part, line):
     work = fm.local.sgd(line(), lr=1.0)
@@ -315,6 +329,13 @@ def test_a_rule_that_sees_each_skips_a_round_of_nobody(line, pull, one_round):
 
     assert "client 0: it has 1 examples, fewer than the batch size 2" in report.skipped
     assert weight_of(snapshot) == 1.0
+
+
+def test_a_rule_that_sees_each_is_refused_where_clients_keep_a_state(line, pull, one_round):
+    work = fm.local.sgd(line(), lr=1.0)._replace(own=lambda sent: {"n": tensor(0)})
+
+    with pytest.raises(SettingsError, match=r"median\(\) would lose"):
+        one_round(fm.fedavg(work, aggregator=median()), {0: pull(1.0)})
 
 
 def test_a_user_s_median_runs_through_the_front_door_in_several_streams(line, pull):

@@ -1,0 +1,95 @@
+"""Examples run, end as their docstrings promise, and are short.
+
+An example's docstring ends with the line that it prints last; numbers may differ where the example
+is cut short. As they stand they run by night, and then the numbers must be those promised, too.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = sorted(EXAMPLES.glob("*.py"))
+NUMBER = re.compile(r"(?<![\w-])\d+(?:\.\d+)?")
+
+
+def text_of(path):
+    return path.read_text("utf-8")
+
+
+def promised(path):
+    """The last line of an example's docstring: what it prints last."""
+    return ast.get_docstring(ast.parse(text_of(path))).rstrip().splitlines()[-1].strip()
+
+
+def run(program, folder, **environment):
+    """Run a program as a user does; returns (exit code, last line of stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return done.returncode, done.stdout.rstrip().splitlines()[-1:], done.stderr
+
+
+def form(line):
+    """A line with a gap for each number."""
+    return NUMBER.sub("0", line)
+
+
+def quick(path, folder):
+    """The example itself; the first program, which knows of no quick form, with fewer rounds."""
+    if path.stem != "first_program":
+        return path
+    copy = folder / path.name
+    copy.write_text(text_of(path).replace("rounds=200", "rounds=2"), "utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_ends_as_it_promises(path, tmp_path):
+    code, last, errors = run(quick(path, tmp_path), tmp_path, FOLKMOOT_QUICK="1")
+
+    assert code == 0, errors
+    assert [form(line) for line in last] == [form(promised(path))]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_prints_the_numbers_that_it_promises(path, tmp_path):
+    code, last, errors = run(path, tmp_path)
+
+    assert code == 0, errors
+    assert form(last[0]) == form(promised(path))
+    found, numbers = (
+        [float(number) for number in NUMBER.findall(line)] for line in (last[0], promised(path))
+    )
+    assert found == pytest.approx(numbers, rel=0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_how_to_run_it(path):
+    lines = text_of(path).splitlines()
+
+    assert len(lines) <= 60
+    assert f"    python examples/{path.name}" in lines
+
+
+def test_digits_with_a_module_of_ones_own_take_fifteen_lines():
+    body = text_of(EXAMPLES / "digits_own_module.py").split('"""', 2)[2]
+
+    assert len([line for line in body.splitlines() if line.strip()]) <= 15
+
+
+def test_the_list_of_examples_is_complete():
+    listed = set(re.findall(r"\]\(([\w.]+)\)", text_of(EXAMPLES / "README.md")))
+
+    assert listed == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
