@@ -6,12 +6,13 @@ Patients of five age groups stand in for five clinics; what is foretold is how f
 got a year later. Every fifth row of a clinic is its own test. Ends with the error over all clinics'
 tests, and that of always saying the train rows' mean:
 
-    RMSE 57.0, of the mean 77.0
+    RMSE 58.5, of the mean 76.9
 """
 
 import os
 
 import pandas as pd
+import torch
 from sklearn.datasets import load_diabetes
 from torch import nn
 
@@ -26,6 +27,7 @@ frame["held_out"] = frame.groupby("clinic").cumcount() % 5 == 4
 frame["target"] /= 100
 
 clients = fm.data.from_frame(frame, client="clinic", target="target", split="held_out")
+torch.manual_seed(0)
 work = fm.local.sgd(fm.regressor(nn.Linear(10, 1)), lr=0.5, epochs=1)
 result = fm.run(fm.fedavg(work), clients, rounds=NUM_ROUNDS)
 

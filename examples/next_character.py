@@ -6,7 +6,7 @@ Always guessing the most frequent character is right in 0.163 of all places; an 
 that sees all texts at once reaches 0.543 after much longer. Ends with the accuracy on 400 windows
 of speeches that were held out:
 
-    accuracy 0.350, perplexity 10.0
+    accuracy 0.360, perplexity 9.99
 """
 
 import os

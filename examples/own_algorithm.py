@@ -45,6 +45,7 @@ pool = {name: leaf[:8000] for name, leaf in digits.items()}
 test = {name: leaf[8000:] for name, leaf in digits.items()}
 clients = fm.data.partition.dirichlet(pool, NUM_CLIENTS, alpha=0.1).clients(pool)
 
+torch.manual_seed(0)
 model = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
 work = fm.local.sgd(fm.classifier(model), lr=0.1)
 worst = {}

@@ -7,7 +7,7 @@ client's batch is everyone. The c-index is no sum over patients; `whole` shows i
 client together, and over clients it is reported as a mean of clients. Ends with the c-index on the
 pooled test set:
 
-    c-index before 0.500, after 0.800
+    c-index before 0.500, after 0.851
 """
 
 import os

@@ -6,12 +6,13 @@ A state is a value. `next` returns another one and leaves the first as it was, s
 at a round's outcome before it goes on from it, or go back. The choice is made on validation digits
 that are not the test. Ends with:
 
-    test accuracy 0.900 after 10 kept rounds
+    test accuracy 0.881 after 10 kept rounds
 """
 
 import os
 import random
 
+import torch
 from torch import nn
 
 import folkmoot as fm
@@ -24,6 +25,7 @@ clients, digits = fm.data.load("mnist_writers")
 validation = {name: leaf[:2000] for name, leaf in digits.items()}
 test = {name: leaf[2000:] for name, leaf in digits.items()}
 
+torch.manual_seed(0)
 model = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
 work = fm.local.sgd(fm.classifier(model), lr=0.1)
 process = fm.process(fm.fedavg(work), seed=0)

@@ -5,7 +5,7 @@
 An accuracy over the clients' own tests says how the model does for those who trained it. For
 somebody new it says little. Ends with:
 
-    known speakers 0.950, a new one 0.500
+    known speakers 0.964, a new one 0.280
 """
 
 import os

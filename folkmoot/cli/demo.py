@@ -32,14 +32,14 @@ def demo(
         print(
             "Training a small network to read digits, across the people who wrote them.", flush=True
         )
-        result = _train(rounds, workers, place)
+        result = _train(rounds, 2 if quick else None, workers, place)
         print(result)
         print(f"\nPicture: {place / 'plot.png'}")
         print(f"Report:  {place / 'report.html'} (one file, opens in any browser)")
         print("Next:    folkmoot new mine")
 
 
-def _train(rounds: int, workers: int | None, place: Path) -> Any:
+def _train(rounds: int, evaluate_every: int | None, workers: int | None, place: Path) -> Any:
     """Run the first program of the documentation."""
     import torch
     from torch import nn
@@ -70,6 +70,7 @@ def _train(rounds: int, workers: int | None, place: Path) -> Any:
         test=test,
         seed=0,
         workers=workers,
+        evaluate_every=evaluate_every,
         progress=display(None, False),
         save=place,
         name="demo",

@@ -1,5 +1,4 @@
-"""Aggregators: codecs around one sum, and the rule that turns the sum into what the algorithm
-receives.
+"""Aggregators: codecs around one sum, and the rule that makes an aggregate of it.
 
 What enters the sum is `weight * encoded value`. The weight stands behind the codecs, so that
 clipping and compression see an update in the parameters' own units and no lossy stage touches the

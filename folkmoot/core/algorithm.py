@@ -62,8 +62,7 @@ class Objective(Protocol):
         ...
 
     def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
-        """Return the gradient and the loss, [], of a batch; buffers and counts may be written
-        into."""
+        """Return the gradient and the loss, [], of a batch; buffers and counts are written into."""
         ...
 
     def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:

@@ -8,7 +8,7 @@ so nobody types a clip norm twice.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,8 +66,7 @@ class Layout(NamedTuple):
         return torch.cat(flat) if flat else torch.zeros(0)
 
     def unpack(self, vector: Tensor) -> Tree:
-        """Return a value whose leaves are views of a flat vector (copies where the dtype
-        differs)."""
+        """Return a value whose leaves are views of a flat vector, or copies in another dtype."""
         counts = [shape.numel() for shape in self.shapes]
         parts = zip(self.paths, self.shapes, self.dtypes, torch.split(vector, counts), strict=True)
         leaves = ((path, part.view(shape).to(dtype)) for path, shape, dtype, part in parts)
@@ -139,16 +138,11 @@ def chain(*codecs: Codec) -> Codec:
     return Codec(f"chain({names})", init, encode, decode, pack, unpack, linear)
 
 
-def _pass_init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
-    return {}, bounds
-
-
-def _pass_encode(state: Tree, vector: Tensor, key: int) -> Tensor:
-    return vector
-
-
-def _pass_decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Any]:
-    return total, state
-
-
-_PASS = Codec("pass", _pass_init, _pass_encode, _pass_decode, raw_bytes, raw_vector)
+_PASS = Codec(
+    "pass",
+    lambda bounds, layout: ({}, bounds),
+    lambda state, vector, key: vector,
+    lambda state, total, key: (total, state),
+    raw_bytes,
+    raw_vector,
+)

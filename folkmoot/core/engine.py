@@ -78,8 +78,7 @@ class Engine(Protocol):
     def stream(
         self, task: Task, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Iterator[tuple[ClientId, Update | LeftOut]]:
-        """Yield each client's update or why it is left out, ascending by id: only where each may be
-        seen."""
+        """Yield updates, or why one is left out, ascending by id: where each may be seen."""
         ...
 
     def close(self) -> None:

@@ -42,8 +42,7 @@ def grad(
 
 
 def differentiate(value: Tensor, aliases: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of a scalar by each of some leaves; zeros where it does not depend on
-    one."""
+    """Return a scalar's gradient by each of some leaves; zeros where it does not depend on one."""
     if not value.requires_grad:
         return [torch.zeros_like(alias) for alias in aliases]
     if value.dim() or not value.is_cpu:

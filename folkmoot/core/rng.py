@@ -35,8 +35,7 @@ def label(name: int | str) -> int:
 
 
 def derive(seed: int, *, round: int = 0, client: int | str | None = None, purpose: str) -> int:
-    """Return the 64-bit key of the stream that belongs to (seed, round, purpose), or to one client
-    in it."""
+    """Return the 64-bit key of (seed, round, purpose)'s stream, or of one client's in it."""
     key = mix(seed & _MASK)
     for part in (round & _MASK, label(purpose)):
         key = mix(key ^ part)

@@ -41,6 +41,14 @@ from folkmoot.engines.watched import watched
 from folkmoot.engines.worker import Known, block_of, end_with, serve, singles
 
 _KNOWN_TASKS = 8
+_MOST_HELD = 2
+"""Blocks that a worker is given: the one it trains and, until few are left, the next one, so that
+it need not wait for this process."""
+_MOST_NAMES = 500
+"""Clients of a message that surely fits into a connection while nobody reads there."""
+
+Busy = list[list[tuple[int, int]]]
+"""For each worker the blocks that it holds, in order: which of the cohort's, and its slot."""
 
 
 class Worker(NamedTuple):
@@ -69,10 +77,9 @@ class Forked:
         """Hand out blocks, and merge the sums in the cohort's order as they come back."""
         task = in_precision(task, self.setting)
         place = self._place(task, state)
-        known = self._known[place]
-        collected = nothing(known.template)
-        each_bytes = upload_bytes(known.template)
-        for block in self._blocks(task, state, cohort, own):
+        template = self._known[place].template
+        collected, each_bytes = nothing(template), upload_bytes(template)
+        for block in self._blocks(place, state, cohort, own):
             collected = merged(collected, block, each_bytes)
         return collected
 
@@ -81,7 +88,7 @@ class Forked:
     ) -> Iterator[tuple[ClientId, Update | LeftOut]]:
         """Yield single updates, made in parallel."""
         task = in_precision(task, self.setting)
-        yield from self._blocks(task, None, cohort, own)
+        yield from self._blocks(self._place(task, None), None, cohort, own)
 
     def close(self) -> None:
         """End the workers and wait for them."""
@@ -104,7 +111,7 @@ class Forked:
             total = fold.zero(template)
             slots = [
                 shared_like({"value": total.value, "counts": total.counts})
-                for _ in range(self.streams + 2)
+                for _ in range(_MOST_HELD * self.streams + 2)
             ]
             shared = task._replace(broadcast=shared_like(task.broadcast))
             trees.copy_(shared.broadcast, task.broadcast)
@@ -134,37 +141,35 @@ class Forked:
         serve(theirs, self._stream, self._known)
 
     def _blocks(
-        self,
-        task: Task,
-        state: State | None,
-        cohort: Cohort,
-        own: Mapping[ClientId, Tree],
+        self, place: int, state: State | None, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Iterator[Any]:
         """Yield finished blocks in the cohort's order: sums, or single updates where there is no
         state."""
-        place = self._place(task, state)
         known = self._known[place]
         todo = fold.blocks(fold.ascending(cohort.clients))
         header = {"task": place, "cohort": cohort._replace(clients=())._asdict()}
         codec = state.codec if state else {}
         free_slots = list(range(len(known.slots)))
-        idle = list(range(len(self._workers)))
-        busy: dict[int, tuple[int, int]] = {}
+        busy: Busy = [[] for _ in self._workers]
         done: dict[int, tuple[int, dict[str, Any], Tree]] = {}
-        handed_out = 0
+        left = len(todo)
         try:
             for index, clients in enumerate(todo):
                 while index not in done:
-                    while idle and free_slots and handed_out < len(todo):
-                        worker, slot = idle.pop(), free_slots.pop()
+                    while left and free_slots:
+                        handed_out = len(todo) - left
+                        short = not codec and not own and len(todo[handed_out]) <= _MOST_NAMES
+                        worker = _free(busy, ahead=short and left > _MOST_HELD * self.streams)
+                        if worker is None:
+                            break
+                        slot = free_slots.pop()
                         message = {**header, "slot": slot, "clients": list(todo[handed_out])}
-                        busy[worker] = (handed_out, slot)
+                        busy[worker].append((handed_out, slot))
                         self._hand_out(worker, message, codec, own)
-                        handed_out += 1
+                        left -= 1
                     for worker, answer, tree in self._answers(busy, todo):
-                        finished, slot = busy.pop(worker)
+                        finished, slot = busy[worker].pop(0)
                         done[finished] = (slot, answer, tree)
-                        idle.append(worker)
                 slot, answer, tree = done.pop(index)
                 if answer["failed"]:
                     # The same block again, here: the same bits, and the error is the client's own.
@@ -175,7 +180,7 @@ class Forked:
                     yield block_of(answer, tree, known.slots[slot], clients, cohort.round)
                 free_slots.append(slot)
         finally:
-            if busy:
+            if any(busy):
                 self._abandon()
 
     def _hand_out(
@@ -195,16 +200,16 @@ class Forked:
         self.close()
 
     def _answers(
-        self, busy: dict[int, tuple[int, int]], todo: list[Sequence[ClientId]]
+        self, busy: Busy, todo: list[Sequence[ClientId]]
     ) -> Iterator[tuple[int, dict[str, Any], Tree]]:
         """Wait until at least one busy worker has answered."""
-        waiting = {self._workers[worker].connection: worker for worker in busy}
+        waiting = {self._workers[at].connection: at for at, held in enumerate(busy) if held}
         for connection in wait(list(waiting)):
             worker = waiting[connection]  # type: ignore[index]
             try:
                 answer, tree = receive(connection)  # type: ignore[arg-type]
             except (EOFError, OSError) as error:
-                raise self._lost(worker, todo[busy[worker][0]]) from error
+                raise self._lost(worker, todo[busy[worker][0][0]]) from error
             yield worker, answer, tree
 
     def _lost(self, worker: int, clients: Sequence[ClientId]) -> InfrastructureError:
@@ -251,6 +256,13 @@ class Forked:
         with one_thread():
             done = watched(task, block)
         yield done
+
+
+def _free(busy: Busy, ahead: bool) -> int | None:
+    """Return the worker with the least to do, if it may be given more: another block beside the one
+    that it trains only where that may lie `ahead`."""
+    worker = min(range(len(busy)), key=lambda at: len(busy[at]))
+    return worker if len(busy[worker]) < (_MOST_HELD if ahead else 1) else None
 
 
 def _serves(known: Known, task: Task, state: State | None) -> bool:

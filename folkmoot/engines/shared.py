@@ -17,6 +17,7 @@ from folkmoot.core import wire
 from folkmoot.core.tree import Tree
 
 _LINE_BYTES = 64
+_LENGTH_BYTES = 8
 
 
 def shared_like(tree: Tree) -> Tree:
@@ -41,17 +42,20 @@ def shared_like(tree: Tree) -> Tree:
 
 
 def send(connection: Connection, header: dict[str, Any], tree: Tree) -> None:
-    """Send a header of plain JSON and a tree."""
-    connection.send_bytes(json.dumps(header).encode())
-    connection.send_bytes(wire.to_bytes(tree) if tree else b"")
+    """Send a header of plain JSON and a tree, as one message."""
+    said = json.dumps(header).encode()
+    kept = {name: part for name, part in tree.items() if part}
+    data = wire.to_bytes(kept) if kept else b""
+    connection.send_bytes(len(said).to_bytes(_LENGTH_BYTES, "little") + said + data)
 
 
 def receive(connection: Connection) -> tuple[dict[str, Any], Tree]:
-    """Wait for the next message.
+    """Wait for the next message; empty parts of its tree have been left out.
 
     Raises:
         EOFError: If the other side is gone.
     """
-    header = json.loads(connection.recv_bytes())
-    data = connection.recv_bytes()
-    return header, wire.from_bytes(data)[0] if data else {}
+    message = connection.recv_bytes()
+    end = _LENGTH_BYTES + int.from_bytes(message[:_LENGTH_BYTES], "little")
+    data = message[end:]
+    return json.loads(message[_LENGTH_BYTES:end]), wire.from_bytes(data)[0] if data else {}

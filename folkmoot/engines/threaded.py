@@ -7,11 +7,10 @@ so it is refused.
 
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from folkmoot.core import fold
 from folkmoot.core.aggregator import State, Update
@@ -22,6 +21,13 @@ from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
 from folkmoot.engines.stream import Stream, example, in_precision
 from folkmoot.local.dropout import generator_state
+
+_MIXED = (
+    "While clients were trained in threads, torch's one generator was drawn from, and threads mix "
+    "such numbers. It was dropout inside a kernel (an LSTM, fused attention), the model's own "
+    "torch.rand, or a client's loader. Let loaders draw from a torch.Generator of their own; for "
+    "such a model use engine=fm.engines.sequential(), or processes."
+)
 
 
 class Threaded:
@@ -58,10 +64,9 @@ class Threaded:
             self._check(task)
             return done
 
-        collected, before = nothing(template), generator_state()
+        collected = nothing(template)
         for done in self._in_order(block, fold.blocks(fold.ascending(cohort.clients))):
             collected = merged(collected, done, upload_bytes(template))
-        self._refuse_draws(before)
         return collected
 
     def stream(
@@ -77,14 +82,13 @@ class Threaded:
             self._check(task)
             return client, found
 
-        before = generator_state()
         yield from self._in_order(single, fold.ascending(cohort.clients))
-        self._refuse_draws(before)
 
     def _in_order(self, function: Any, inputs: Any) -> Iterator[Any]:
-        """Yield results in the order of the inputs; at most workers + 2 are under way or
-        waiting."""
+        """Yield results in the order of the inputs; at most workers + 2 are under way or waiting,
+        and none any more at the end, however it comes."""
         waiting: list[Future[Any]] = []
+        before = generator_state()
         try:
             for item in inputs:
                 waiting.append(self._pool.submit(function, item))
@@ -95,27 +99,16 @@ class Threaded:
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)
+            drawn = not torch.equal(before, generator_state())
+            torch.default_generator.set_state(before)
+        if drawn:
+            raise SettingsError(_MIXED)
 
     def _check(self, task: Task) -> None:
         replica = getattr(task.work.objective, "replica", None)
         if replica and replica().is_opaque:
-            raise SettingsError(
-                "This model draws random numbers inside a kernel (dropout in an LSTM or in fused "
-                "attention, or its own "
-                "torch.rand), which threads would mix. Use engine=fm.engines.sequential(), or "
-                "processes."
-            )
-
-    def _refuse_draws(self, before: Tensor) -> None:
-        """Refuse a sum whose numbers may be another's: what drew them is not known."""
-        if not torch.equal(before, generator_state()):
-            torch.default_generator.set_state(before)
-            raise SettingsError(
-                "While clients were trained in threads, torch's one generator was drawn from or "
-                "seeded, by a client's loader or in some passes of the model; threads mix such "
-                "numbers. Let loaders draw from a torch.Generator of their own, or use "
-                "engine=fm.engines.sequential(), or processes."
-            )
+            raise SettingsError(_MIXED)
 
     def close(self) -> None:
         """Let the threads end."""

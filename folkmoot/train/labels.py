@@ -97,10 +97,11 @@ def _single_class(held: Sequence[Held]) -> list[Fault]:
         return []
     named = ", ".join(f"{client.id!r} only {next(iter(client.labels))}" for client in alone[:3])
     more = ", ..." if len(alone) > 3 else ""
+    verb = "holds" if len(alone) == 1 else "hold"
     return [
         Fault(
             "single class",
-            f"{len(alone)} of {len(held)} clients hold one class only ({named}{more}). Local "
+            f"{len(alone)} of {len(held)} clients {verb} one class only ({named}{more}). Local "
             "training pulls such clients far apart: use few local steps, or an algorithm that "
             "corrects the drift.",
         )

@@ -91,7 +91,9 @@ def shown(progress: Progress | bool | None) -> AbstractContextManager[Callback]:
 def metrics_of(row: dict[str, Any]) -> str:
     """Return the newest metrics as one short text: those of the held-out set, else over clients."""
     part = "test" if any(key.startswith("test_") for key in row) else "clients"
-    shown_keys = [key for key in row if key.startswith(f"{part}_")][:2]
+    found = [key for key in row if key.startswith(f"{part}_")]
+    # Over clients each metric also has quantiles, in columns of their own.
+    shown_keys = [key for key in found if part == "test" or f"{key}_p10" in row][:2]
     return "  ".join(f"{key.removeprefix(f'{part}_')} {row[key]:.4f}" for key in shown_keys)
 
 

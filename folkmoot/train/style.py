@@ -21,7 +21,7 @@ h1 { margin: 0; font-size: 1.9rem; line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin: 0 0 .8rem; font-size: 1.15rem; }
 h3 { margin: 0 0 .3rem; font-size: .95rem; }
 p { margin: .3rem 0 1rem; }
-section { margin-top: 2.4rem; }
+section { margin-top: 2.4rem; overflow-x: auto; }
 .muted, footer { color: var(--muted); }
 .note { border-left: 3px solid var(--clients); padding-left: .8rem; }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr));
@@ -31,7 +31,7 @@ section { margin-top: 2.4rem; }
 .numbers dd { margin: 0; font-size: 1.35rem; font-weight: 600; line-height: 1.4;
   white-space: nowrap;  font-variant-numeric: tabular-nums; }
 .numbers dd.muted { font-size: .8rem; font-weight: 400; white-space: normal; }
-figure { margin: 0 0 1.6rem; overflow-x: auto; }
+figure { margin: 0 0 1.6rem; }
 figure svg { width: 100%; }
 figure svg text { font-family: inherit !important; }
 figcaption { font-size: .85rem; }
@@ -39,10 +39,14 @@ figcaption { font-size: .85rem; }
 .scores { align-items: end; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; max-width: 100%; }
 th, td { padding: .28rem 1.2rem .28rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
+td:first-child { max-width: 24rem; }
+.wide td:first-child { max-width: 48rem; }
+table + h3 { margin-top: 1.4rem; }
 thead th { color: var(--muted); font-weight: 500; font-size: .85rem; vertical-align: bottom; }
 .figures td + td, .figures th + th { text-align: right; padding: .28rem 0 .28rem 1.4rem;
   white-space: nowrap; }
+.listed td:last-child { overflow-wrap: anywhere; }
 .listed td:first-child { color: var(--muted); white-space: nowrap; }
 .bar { display: flex; height: 1rem; border-radius: 4px; overflow: hidden; margin-bottom: .6rem; }
 .bar i { display: block; }

@@ -28,7 +28,7 @@ def promised(path):
 
 
 def run(program, folder, **environment):
-    """Run a program as a user does; returns (exit code, last line of stdout, stderr)."""
+    """Run a program as a user does; returns (exit code, lines of stdout, stderr)."""
     done = subprocess.run(
         [sys.executable, program],
         cwd=folder,
@@ -37,7 +37,8 @@ def run(program, folder, **environment):
         text=True,
         timeout=600,
     )
-    return done.returncode, done.stdout.rstrip().splitlines()[-1:], done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.rstrip().splitlines()]
+    return done.returncode, lines, done.stderr
 
 
 def form(line):
@@ -54,24 +55,33 @@ def quick(path, folder):
     return copy
 
 
+def told(path, lines):
+    """Of what an example printed, the line that its docstring promises: the last one.
+
+    The first program prints a table, which goes on below that line.
+    """
+    if path.stem == "first_program":
+        lines = [line for line in lines if form(line) == form(promised(path))]
+    return lines[-1] if lines else ""
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_example_ends_as_it_promises(path, tmp_path):
-    code, last, errors = run(quick(path, tmp_path), tmp_path, FOLKMOOT_QUICK="1")
+    code, lines, errors = run(quick(path, tmp_path), tmp_path, FOLKMOOT_QUICK="1")
 
     assert code == 0, errors
-    assert [form(line) for line in last] == [form(promised(path))]
+    assert form(told(path, lines)) == form(promised(path))
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_example_prints_the_numbers_that_it_promises(path, tmp_path):
-    code, last, errors = run(path, tmp_path)
+    code, lines, errors = run(path, tmp_path)
 
     assert code == 0, errors
-    assert form(last[0]) == form(promised(path))
-    found, numbers = (
-        [float(number) for number in NUMBER.findall(line)] for line in (last[0], promised(path))
-    )
+    line = told(path, lines)
+    assert form(line) == form(promised(path))
+    found, numbers = (list(map(float, NUMBER.findall(text))) for text in (line, promised(path)))
     assert found == pytest.approx(numbers, rel=0.05, abs=0.02)
 
 

@@ -166,7 +166,7 @@ def test_clients_of_one_class_are_named():
 
     report = fm.check(fedavg(), federation(c5=(x, torch.full((ROWS,), 2))))
 
-    assert report.warnings[0].startswith("1 of 10 clients hold one class only (5 only 2).")
+    assert report.warnings[0].startswith("1 of 10 clients holds one class only (5 only 2).")
 
 
 def test_clients_that_no_batch_fits_are_a_warning_unless_all_are():
