@@ -60,11 +60,8 @@ def add(total: Sum, update: Update) -> Sum:
     # A weight of 0 adds nothing, not even 0 * NaN.
     if weight:
         trees.axpy_(total.value, weight, update.value)
-        for path, leaf in trees.items(update.counts):
-            target = total.counts
-            for key in path:
-                target = target[key]
-            target.add_(leaf.double(), alpha=weight)  # type: ignore[attr-defined]
+        if update.counts:
+            trees.axpy_(total.counts, weight, trees.map(Tensor.double, update.counts))
     return Sum(total.value, total.weight + weight, total.counts, total.count + 1)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from folkmoot.core import tree as trees
 from folkmoot.core.tree import Tree, is_ordinary
 
+_ONE = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 _run_backward = torch.autograd.Variable._execution_engine.run_backward
 
 
@@ -45,12 +46,9 @@ def differentiate(value: Tensor, aliases: list[Tensor]) -> list[Tensor]:
     """Return a scalar's gradient by each of some leaves; zeros where it does not depend on one."""
     if not value.requires_grad:
         return [torch.zeros_like(alias) for alias in aliases]
-    if value.dim() or not value.is_cpu:
+    one = _ONE.get(value.dtype)
+    if one is None or value.dim() or not value.is_cpu:
         return list(torch.autograd.grad(value, aliases, allow_unused=True, materialize_grads=True))
     # What `torch.autograd.grad` does around this call takes as long as a small model's whole step.
-    outputs, ones = (value,), (torch.ones_like(value),)
-    found = _run_backward(outputs, ones, False, False, tuple(aliases), True, accumulate_grad=False)
-    return [
-        torch.zeros_like(alias) if gradient is None else gradient
-        for alias, gradient in zip(aliases, found, strict=True)
-    ]
+    found = _run_backward((value,), (one,), False, False, tuple(aliases), True, False)
+    return [torch.zeros_like(a) if g is None else g for a, g in zip(aliases, found, strict=True)]

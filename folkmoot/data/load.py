@@ -48,9 +48,10 @@ def load(name: str, folder: str | Path | None = None) -> tuple[ClientData, Tree]
         DataError: If no such set is known, or its files are not found.
     """
     if name not in SETS:
+        near = did_you_mean(str(name), SETS)
+        hint = near if near.startswith(" Did") else ""
         raise DataError(
-            f"There is no data set {name!r}.{did_you_mean(str(name), SETS)} Those that are "
-            "shipped: "
-            f"{', '.join(SETS)}. For your own data use from_arrays, from_frame or from_folder."
+            f"There is no data set {name!r}.{hint} Those that are shipped: {', '.join(SETS)}. "
+            "For your own data use from_arrays, from_frame or from_folder."
         )
     return SETS[name](folder)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from folkmoot.core.algorithm import Batch, Plan
@@ -98,7 +99,7 @@ def batches(data: Tree, cut: Cut, draws: Draws) -> Iterator[Batch]:
         epoch += 1
 
 
-def _parts(data: Tree, order: Tensor | None, sizes: Sequence[int]) -> list[Tree]:
+def _parts(data: Tree, order: Tensor | None, sizes: tuple[int, ...]) -> list[Tree]:
     """Gather an epoch's rows once and cut them into views."""
     kept = sum(sizes)
     split: dict[str, Sequence[Tensor] | list[Tree]] = {}
@@ -108,6 +109,6 @@ def _parts(data: Tree, order: Tensor | None, sizes: Sequence[int]) -> list[Tree]
             continue
         gathered = leaf if order is None else leaf.index_select(0, order)
         whole = gathered if len(gathered) == kept else gathered[:kept]
-        split[name] = whole.split(list(sizes))
+        split[name] = torch.split_with_sizes(whole, sizes)
     names = list(split)
     return [dict(zip(names, parts, strict=True)) for parts in zip(*split.values(), strict=True)]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from folkmoot.aggregators.faults import differences, fault
+from folkmoot.aggregators.faults import differences, fault, is_finite, misfit, not_finite
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Sum, Update
@@ -94,13 +94,19 @@ class Stream:
         own: Mapping[ClientId, Tree],
         expected: Update,
         total: Sum,
+        look: bool = False,
     ) -> Block:
-        """Train a block's clients in order and add what they encode to `total`, which is written
-        into."""
+        """Train a block's clients in order and add what they encode to `total`, which is zero and
+        is written into.
+
+        A sum is finite only if all is finite that is in it. So updates are looked at one by one
+        only where the sum is not: then the same work is done again, with a `look` at each.
+        """
         keep: dict[ClientId, Tree] = {}
         left_out: list[LeftOut] = []
         client_s = 0.0
         encode_key = rng.derive(self.setting.seed, round=cohort.round, purpose="encode")
+        look = look or bool(state.codec)
         for client, ready in zip(clients, self._draw(task, cohort, clients), strict=True):
             begun = now()
             try:
@@ -109,20 +115,30 @@ class Stream:
                 left_out.append(LeftOut(client, cohort.round, str(skipped)))
                 continue
             client_s += now() - begun
-            reason = fault(update, expected)
+            reason = fault(update, expected) if look else misfit(update, expected)
+            if reason is None:
+                try:
+                    encoded = task.aggregator.encode(
+                        state, update, rng.of_client(encode_key, client)
+                    )
+                except Exception as error:
+                    error.add_note(f"In client {client!r}, round {cohort.round}, stage encode.")
+                    raise
+                # What an encoder has changed, or a weight of 0 keeps out, the sum may not show.
+                if not look and (encoded.value is not update.value or not encoded.weight):
+                    reason = not_finite(update.value)
             if reason is not None:
                 left_out.append(LeftOut(client, cohort.round, reason))
                 continue
-            key = rng.of_client(encode_key, client)
-            try:
-                encoded = task.aggregator.encode(state, update, key)
-            except Exception as error:
-                error.add_note(f"In client {client!r}, round {cohort.round}, stage encode.")
-                raise
             total = fold.add(total, encoded)
             if new_own:
                 keep[client] = trees.clone(new_own)
-        return Block(total, keep, left_out, client_s)
+        if look or is_finite(total.value):
+            return Block(total, keep, left_out, client_s)
+        for leaf in trees.leaves(total.value) + trees.leaves(total.counts):
+            leaf.zero_()
+        empty = Sum(total.value, 0.0, total.counts, 0)
+        return self.block(task, state, cohort, clients, own, expected, empty, look=True)
 
     def single(
         self, task: Task, cohort: Cohort, client: ClientId, own: Tree | None, expected: Update
@@ -193,8 +209,9 @@ class Stream:
     ) -> Sequence[tuple[Cut, Draws] | None]:
         """Draw for a whole block at once, where its sizes are known without loading."""
         size_of = getattr(self.setting.clients, "size_of", None)
-        sizes = [size_of(client) for client in clients] if size_of else [None]
-        if cohort.part != "train" or None in sizes:
+        found = [size_of(client) for client in clients] if size_of else []
+        sizes = [size for size in found if size is not None]
+        if cohort.part != "train" or len(sizes) < len(clients):
             return [None] * len(clients)
         base = rng.derive(self.setting.seed, round=cohort.round, purpose=task.work.name)
         keys = [rng.of_client(base, client) for client in clients]

@@ -20,16 +20,12 @@ def explain(objective: object, data: Tree, error: Exception) -> str:
     params = trees.leaves(objective.init()["params"])  # type: ignore[attr-defined]
     wanted = params[0].dtype
     for path, leaf in leaves.items():
-        if (
-            path[-1] != target
-            and leaf.is_floating_point()
-            and leaf.dtype != wanted
-            and "dtype" in text
-        ):
+        # An index into an embedding is an integer, and then a complaint is about the target.
+        mixed = "dtype" in text and "target" not in text
+        if path[-1] != target and leaf.dtype != wanted and mixed:
             return (
                 f"Leaf {trees.name(path)} is {_short(leaf.dtype)}, but the model's parameters are "
-                f"{_short(wanted)}: "
-                f"convert the data with .to({wanted}), or the model."
+                f"{_short(wanted)}: convert the data with .to({wanted}), or the model."
             )
     labels = leaves.get((target,)) if isinstance(target, str) else None
     if target is not None and labels is None:

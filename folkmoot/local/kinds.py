@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from folkmoot.core.tree import is_ordinary
 from folkmoot.local import metrics as metric
 from folkmoot.local.metrics import Metric
 from folkmoot.local.objective import ModuleObjective, objective
@@ -16,6 +17,7 @@ from folkmoot.local.objective import ModuleObjective, objective
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """(rows,); one output is the logit of class 1."""
     if outputs.dim() == 1 or outputs.shape[1] == 1:
+        _refuse_other_labels(targets)
         logits = outputs.reshape(targets.shape)
         each = F.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
@@ -23,6 +25,14 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     else:
         each = F.cross_entropy(outputs, targets, reduction="none")
     return each.reshape(len(targets), -1).mean(dim=1) if each.dim() > 1 else each
+
+
+def _refuse_other_labels(targets: Tensor) -> None:
+    """Refuse labels that torch would take, in silence, for probabilities beyond 0 and 1."""
+    if is_ordinary(targets) and not targets.is_floating_point():
+        strange = targets[(targets != 0) & (targets != 1)]
+        if len(strange):
+            raise IndexError(f"Target {int(strange[0])} is out of bounds for one output.")
 
 
 def _mean_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

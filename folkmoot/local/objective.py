@@ -117,16 +117,17 @@ class ModuleObjective:
         """Return the gradient, a tree like `params`, and the loss, []; buffers are written into."""
         if torch.compiler.is_compiling():
             return self._traced_grad(params, batch)
+        if not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return self.grad(params, buffers, counts, batch)
         replica = self.replica()
         replica.mode(True)
-        ordinary = all(map(is_ordinary, params.values()))
-        leaves = replica.aliases(params) if ordinary else list(params.values())
-        if not ordinary:
+        if not is_ordinary(next(iter(params.values()))):
             return self._mapped_grad(replica, params, buffers, counts, batch)
+        leaves = replica.aliases(params)
         replica.hold(buffers, counts)
-        with torch.enable_grad():
-            loss = self._training_loss(replica, batch)
-            gradients = differentiate(loss, leaves)
+        loss = self._training_loss(replica, batch)
+        gradients = differentiate(loss, leaves)
         return dict(zip(params, gradients, strict=True)), loss.detach()
 
     def _mapped_grad(
@@ -237,7 +238,7 @@ def objective(
 
     Raises:
         SettingsError: If the model is no module, has nothing to train, or has parameters without a
-            shape yet.
+            shape yet; if the loss is no function, or a metric none.
     """
     if not isinstance(model, nn.Module):
         if isinstance(model, type):
@@ -260,6 +261,17 @@ def objective(
             "learn. Set "
             "requires_grad on the parameters that should be trained."
         )
+    if isinstance(loss, type) or not callable(loss):
+        found = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
+        raise SettingsError(
+            f"The loss must be a function of (outputs, targets), but is {found}. Pass one such as "
+            "torch.nn.functional.cross_entropy, or an instance of a loss's class."
+        )
+    for one in metrics:
+        if not isinstance(one, Metric):
+            raise SettingsError(
+                f"A metric must be built first, such as fm.metrics.f1(), but one is {one!r}."
+            )
     named = (_loss_metric(loss), *metrics)
     names = [m.name for m in named]
     if len(set(names)) < len(names):

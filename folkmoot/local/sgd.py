@@ -82,10 +82,11 @@ def descent(
             round.
         epochs, steps, batch_size, clip_gradient, shuffle, last: As in `sgd`.
     """
-    if isinstance(objective, torch.nn.Module):
+    if isinstance(objective, torch.nn.Module | type) or not hasattr(objective, "grad"):
+        kind = "class" if isinstance(objective, type) else "module"
+        name = getattr(objective, "__name__", type(objective).__name__)
         raise SettingsError(
-            f"Local work needs an objective, but was given the module {type(objective).__name__}. "
-            "Say what is learnt: "
+            f"Local work needs an objective, but was given the {kind} {name}. Say what is learnt: "
             "fm.classifier(model), fm.regressor(model), or fm.objective(model, loss)."
         )
     if clip_gradient is not None:

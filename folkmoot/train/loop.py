@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
-from folkmoot.core.aggregator import EACH, Aggregate, State, Update
-from folkmoot.core.algorithm import Algorithm, Round, Task
+from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Update
+from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
@@ -115,6 +115,12 @@ def check_task(algorithm: Algorithm, task: Any) -> Task:
         raise SettingsError(
             f"The round of algorithm {algorithm.name!r} yielded a {type(task).__name__}. It must "
             "yield Task(broadcast, work, aggregator) and receive the aggregate."
+        )
+    if not isinstance(task.work, LocalWork) or not isinstance(task.aggregator, Aggregator):
+        found = ", ".join(type(part).__name__ for part in (task.work, task.aggregator))
+        raise SettingsError(
+            f"The round of algorithm {algorithm.name!r} yielded a Task of {found}, but it needs "
+            "local work and an aggregator, such as fm.aggregators.weighted_mean(), with ()."
         )
     if task.work.own is not None and task.aggregator.sees is EACH:
         raise SettingsError(

@@ -57,7 +57,7 @@ def _try(task: Task, setting: Setting) -> None:
 def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:
     """Measure two rows of the test set, so that a wrong shape is not found after a round of
     training."""
-    check_examples(held_out, "test set", "test")
+    check_examples(held_out, None, "test")
     batch = Batch(trees.map(lambda leaf: leaf[:_ROWS], held_out), None, as_tensor(0), 0)
     try:
         algorithm.objective.measure(state["params"], state["buffers"], state["counts"], batch)

@@ -12,13 +12,13 @@ from torch import nn
 
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import Cohort, Opener, Setting
-from folkmoot.core.errors import SettingsError
 from folkmoot.core.fold import ascending
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import sequential
 from folkmoot.local.evaluate import evaluate
 from folkmoot.train.evaluation import on_held_out, shards
 from folkmoot.train.loop import Snapshot, first_snapshot, run_round
+from folkmoot.train.options import refuse_engine, refuse_no_algorithm, refuse_seed
 from folkmoot.train.preflight import first_client
 
 
@@ -85,9 +85,7 @@ def process(algorithm: Algorithm, *, seed: int = 0, engine: Opener | None = None
     Raises:
         SettingsError: If the first argument is no algorithm.
     """
-    if not isinstance(algorithm, Algorithm):
-        raise SettingsError(
-            "process() needs an algorithm, such as fm.fedavg(work), but was given a "
-            f"{type(algorithm).__name__}."
-        )
+    refuse_no_algorithm("process", algorithm)
+    refuse_seed(seed)
+    refuse_engine(engine, None)
     return Process(algorithm, seed, engine or sequential())

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from folkmoot.core.errors import SettingsError
 from folkmoot.train.events import Callback, Event
 
 Progress = Callable[[], AbstractContextManager[Callback]]
@@ -85,6 +86,11 @@ def shown(progress: Progress | bool | None) -> AbstractContextManager[Callback]:
         return quiet()
     if progress is None or progress is True:
         return bar() if sys.stderr.isatty() or _in_notebook() else lines()
+    if not callable(progress):
+        raise SettingsError(
+            "progress must be True, False, None, or a function that returns a display, but is "
+            f"{progress!r}."
+        )
     return progress()
 
 

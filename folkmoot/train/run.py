@@ -8,7 +8,7 @@ from typing import Any
 
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import Opener, Setting
-from folkmoot.core.errors import SettingsError, did_you_mean
+from folkmoot.core.errors import SettingsError
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto
 from folkmoot.engines.clock import now
@@ -17,6 +17,15 @@ from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
 from folkmoot.train.front import Checked, current
+from folkmoot.train.options import (
+    refuse_engine,
+    refuse_folders,
+    refuse_functions,
+    refuse_no_algorithm,
+    refuse_numbers,
+    refuse_seed,
+    refuse_unknown,
+)
 from folkmoot.train.preflight import first_client
 from folkmoot.train.progress import Progress, shown
 from folkmoot.train.result import Result, result_of
@@ -101,12 +110,13 @@ def run(
         Exception: What client code raises comes out as it is, with client, round and stage as a
             note.
     """
-    if unknown:
-        option = next(iter(unknown))
-        raise SettingsError(
-            f"run() has no option {option!r}.{did_you_mean(option, run.__kwdefaults__ or ())}"
-        )
-    _check(algorithm, rounds, seed, evaluate_every, checkpoint, checkpoint_every, resume)
+    refuse_unknown("run", unknown, run.__kwdefaults__)
+    refuse_no_algorithm("run", algorithm)
+    refuse_numbers(rounds=rounds, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
+    refuse_seed(seed)
+    refuse_functions(stop, callbacks)
+    refuse_folders(resume, checkpoint, save)
+    refuse_engine(engine, workers)
     front = current()
     workers, progress = front.workers or workers, front.progress or progress
     if front.checks:
@@ -134,6 +144,11 @@ def run(
     drawn = as_sampling(sampling, cohort)
     expected = drawn.expected(len(federation))
     judge = Judge(algorithm, setting, best, client_tests and federation.has_tests)
+    if best is not None and not judge.num_shards and not judge.judged:
+        raise SettingsError(
+            f"best={best!r} has nothing to judge models by. Give held-out examples (test=), or "
+            "clients with tests of their own."
+        )
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
     program = Program(
         algorithm,
@@ -148,10 +163,11 @@ def run(
         checkpoint_every,
         identity_of(facts, algorithm, drawn, judge),
     )
+    opener = engine or auto(algorithm, rounds, workers, exact=exact)
     begun = now()
     standing = begin(program, resume or front.resume)
     with (
-        contextlib.closing(_opener(algorithm, rounds, engine, workers, exact)(setting)) as opened,
+        contextlib.closing(opener(setting)) as opened,
         shown(progress) as display,
     ):
         settings = {
@@ -182,55 +198,6 @@ def run(
     return result
 
 
-def _opener(
-    algorithm: Algorithm, rounds: int, engine: Opener | None, workers: int | None, exact: bool
-) -> Opener:
-    """Return the engine that was named, or the one that fits."""
-    if engine is None:
-        return auto(algorithm, rounds, workers, exact=exact)
-    if not callable(engine):
-        raise SettingsError(
-            f"engine must come from fm.engines, such as fm.engines.parallel(4), but is {engine!r}."
-        )
-    if workers is not None:
-        raise SettingsError(
-            f"Both workers={workers} and engine= say where clients run. Give one, such as "
-            f"fm.engines.parallel({workers})."
-        )
-    return engine
-
-
 def _tell(listeners: Sequence[Callback], event: Event) -> None:
     for listener in listeners:
         listener(event)
-
-
-def _check(
-    algorithm: Any,
-    rounds: Any,
-    seed: Any,
-    evaluate_every: Any,
-    checkpoint: Any,
-    checkpoint_every: Any,
-    resume: bool,
-) -> None:
-    """Refuse what can be known to be wrong before any data is touched."""
-    if not isinstance(algorithm, Algorithm):
-        raise SettingsError(
-            "run() needs an algorithm first, such as fm.fedavg(work), but was given a "
-            f"{type(algorithm).__name__}."
-        )
-    counted = {
-        "rounds": rounds,
-        "evaluate_every": evaluate_every,
-        "checkpoint_every": checkpoint_every,
-    }
-    for option, value in counted.items():
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
-            raise SettingsError(f"{option} must be a whole number of at least 1, but is {value!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise SettingsError(f"seed must be a whole number, but is {seed!r}.")
-    if resume and checkpoint is None:
-        raise SettingsError('resume=True needs the folder to go on from: checkpoint="runs/a".')

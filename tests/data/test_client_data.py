@@ -205,3 +205,9 @@ def test_an_unknown_client_error_survives_pickling():
     error = pickle.loads(pickle.dumps(UnknownClientError("no client 7")))
 
     assert str(error) == "no client 7"
+
+
+def test_the_size_of_one_client_is_none_where_it_is_not_known_unread():
+    assert tiny().size_of(1) == 10
+    assert tiny().size_of(99) is None
+    assert tiny(sizes=None).size_of(1) is None

@@ -626,3 +626,15 @@ def test_a_text_without_any_target_has_a_loss_of_zero_and_no_gradient():
 
     assert loss.item() == 0.0
     assert gradient["weight"].abs().sum().item() == 0.0
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, "cross_entropy"], ids=["class", "name"])
+def test_a_loss_that_is_no_function_is_refused_when_it_is_joined(loss):
+    with pytest.raises(SettingsError, match="loss must be a function"):
+        fm.objective(nn.Linear(2, 2), loss)
+
+
+@pytest.mark.parametrize("metric", [fm.metrics.f1, "f1"], ids=["builder", "name"])
+def test_a_metric_that_was_not_built_is_refused_when_it_is_joined(metric):
+    with pytest.raises(SettingsError, match="must be built first"):
+        fm.classifier(nn.Linear(2, 2), metrics=[metric])

@@ -322,6 +322,25 @@ def test_a_rule_that_sees_each_is_given_updates_of_their_own_memory(line, pull, 
     assert seen == [-float(client) for client in range(12)]
 
 
+def test_integer_leaves_of_single_updates_are_of_their_own_memory_too(one_round):
+    seen = []
+
+    def decode(state, updates, key):
+        seen.extend(int(update.counts["0.num_batches_tracked"]) for update in updates)
+        return updates[0].value, updates[0].counts, state
+
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 1))
+    work = fm.local.sgd(fm.regressor(model), lr=0.1, batch_size=2)
+    clients = {
+        rows: {"x": torch.arange(float(rows))[:, None], "y": torch.zeros(rows)}
+        for rows in (2, 4, 8)
+    }
+
+    one_round(fm.fedavg(work, aggregator=median()._replace(decode=decode)), clients)
+
+    assert seen == [1, 2, 4]
+
+
 def test_a_rule_that_sees_each_skips_a_round_of_nobody(line, pull, one_round):
     work = fm.local.sgd(line(1.0), lr=1.0, batch_size=2, last="drop")
 

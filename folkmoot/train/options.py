@@ -1,0 +1,97 @@
+"""What can be known to be wrong with a run's options before any data is touched."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from folkmoot import engines
+from folkmoot.core.algorithm import Algorithm, LocalWork
+from folkmoot.core.errors import SettingsError, did_you_mean
+
+_BUILDERS = [getattr(engines, name) for name in engines.__all__]
+
+
+def refuse_unknown(verb: str, unknown: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
+    """Refuse a keyword that the verb does not have, with the nearest one that it has."""
+    for option in unknown:
+        raise SettingsError(
+            f"{verb}() has no option {option!r}.{did_you_mean(option, known or ())}"
+        )
+
+
+def refuse_no_algorithm(verb: str, algorithm: Any) -> None:
+    """Refuse what is no algorithm, or one that was built from something else than local work."""
+    if not isinstance(algorithm, Algorithm):
+        raise SettingsError(
+            f"{verb}() needs an algorithm first, such as fm.fedavg(work), but was given "
+            f"{_kind(algorithm)}."
+        )
+    for work in algorithm.works:
+        if not isinstance(work, LocalWork):
+            raise SettingsError(
+                f"{algorithm.name}() needs local work, such as fm.local.sgd(fm.classifier(model), "
+                f"lr=0.1), but was given {_kind(work)}."
+            )
+
+
+def refuse_numbers(**counted: Any) -> None:
+    """Refuse, by name and value, what is neither None nor a whole number of at least 1."""
+    for option, value in counted.items():
+        if value is not None and (not _is_whole(value) or value < 1):
+            raise SettingsError(f"{option} must be a whole number of at least 1, but is {value!r}.")
+
+
+def refuse_seed(seed: Any) -> None:
+    """Refuse a seed that is no whole number."""
+    if not _is_whole(seed):
+        raise SettingsError(f"seed must be a whole number, but is {seed!r}.")
+
+
+def refuse_functions(stop: Any, callbacks: Any) -> None:
+    """Refuse what cannot be called after a round."""
+    if stop is not None and not callable(stop):
+        raise SettingsError(
+            f"stop must be a function of the history that returns why to stop, but is {stop!r}."
+        )
+    if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks)):
+        raise SettingsError(
+            f"callbacks must be a list of functions of an event, but is {callbacks!r}."
+        )
+
+
+def refuse_folders(resume: bool, checkpoint: Any, save: Any) -> None:
+    """Refuse folders that are no paths, and going on from none."""
+    for option, folder in {"checkpoint": checkpoint, "save": save}.items():
+        if folder is not None and not isinstance(folder, str | os.PathLike):
+            raise SettingsError(f"{option} must be a folder's path, but is {folder!r}.")
+    if resume and checkpoint is None:
+        raise SettingsError('resume=True needs the folder to go on from: checkpoint="runs/a".')
+
+
+def refuse_engine(engine: Any, workers: int | None) -> None:
+    """Refuse what cannot be opened, and two answers to where clients run."""
+    if engine is None:
+        return
+    if any(engine is builder for builder in _BUILDERS):
+        name = engine.__name__
+        raise SettingsError(f"engine must be opened first: engine=fm.engines.{name}(), with ().")
+    if not callable(engine):
+        raise SettingsError(
+            f"engine must come from fm.engines, such as fm.engines.parallel(4), but is {engine!r}."
+        )
+    if workers is not None:
+        raise SettingsError(
+            f"Both workers={workers} and engine= say where clients run. Give one, such as "
+            f"fm.engines.parallel({workers})."
+        )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeioAEIO' else 'a'} {kind}"
