@@ -27,7 +27,7 @@ lint: $(TEST)
 	$(BIN)/mypy
 
 bench: $(TEST)
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/folkmoot bench
 
 results: $(TEST)
 	$(BIN)/python benchmarks/results.py

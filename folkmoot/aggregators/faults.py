@@ -48,8 +48,8 @@ def _same(given: Tree, wanted: Tree) -> bool:
         return False
     for key, leaf in wanted.items():
         other = given[key]
-        if isinstance(leaf, dict):
-            if not isinstance(other, dict) or not _same(other, leaf):
+        if type(leaf) is dict:
+            if type(other) is not dict or not _same(other, leaf):
                 return False
         elif (
             not isinstance(other, Tensor) or other.shape != leaf.shape or other.dtype != leaf.dtype

@@ -82,7 +82,7 @@ def _linear(
         return State(codec, bounds, layout, example.counts)
 
     def encode(state: State, update: Update, key: int) -> Update:
-        weighed = update._replace(weight=weigh(update))
+        weighed = Update(update.value, weigh(update), update.counts)
         if not codecs:
             # No stage, no packing: the leaves are added where they are.
             return weighed

@@ -1,4 +1,4 @@
-"""The command line: `folkmoot demo`, `new`, `run`, `check` and `list`, one command a file.
+"""The command line: `folkmoot demo`, `new`, `run`, `check`, `list` and `bench`, one command a file.
 
 What a command does not need for its help is imported inside of it, so help and version load neither
 torch nor numpy.
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from folkmoot.cli import check, demo, listing, new, run
+from folkmoot.cli import bench, check, demo, listing, new, run
 from folkmoot.core import VERSION
 
 EXIT_CODES = (
@@ -31,6 +31,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "check": check.check,
     "list": listing.listing,
+    "bench": bench.bench,
 }
 for name, command in _COMMANDS.items():
     commands.command(name, epilog=EXIT_CODES)(command)

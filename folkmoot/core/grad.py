@@ -4,7 +4,7 @@
 mapped over clients; so this operator looks at the tensors that it is given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def grad(
     return trees.like(params, gradients), value.detach(), rest
 
 
-def differentiate(value: Tensor, aliases: list[Tensor]) -> list[Tensor]:
+def differentiate(value: Tensor, aliases: Sequence[Tensor]) -> list[Tensor]:
     """Return a scalar's gradient by each of some leaves; zeros where it does not depend on one."""
     if not value.requires_grad:
         return [torch.zeros_like(alias) for alias in aliases]

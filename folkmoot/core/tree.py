@@ -14,6 +14,10 @@ from torch import Tensor
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 
+# Asked for each leaf and step, so without the way through torch's modules.
+_is_compiling = torch.compiler.is_compiling
+_is_mapped = torch._C._functorch.is_functorch_wrapped_tensor
+
 
 def leaves(tree: Tree) -> list[Tensor]:
     """Return the tensors of a tree, in order."""
@@ -102,9 +106,7 @@ def build(pairs: Iterable[tuple[Path, Tensor]], empty: Iterable[Path] = ()) -> T
 
 def is_ordinary(tensor: Tensor) -> bool:
     """Tell whether a tensor is neither mapped by `torch.func` nor being traced by the compiler."""
-    if torch.compiler.is_compiling():
-        return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not (_is_compiling() or _is_mapped(tensor))
 
 
 def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """From a client's examples and a plan to batches: the same ones in every engine."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ def rows(data: Tree) -> int:
     return 0
 
 
+@functools.lru_cache(maxsize=4096)
 def cut(examples: int, plan: Plan, needs_pairs: bool) -> Cut:
     """Cut a client's rows into the batches of an epoch.
 

@@ -10,6 +10,7 @@ worker only says so: the parent does that block again by itself, with the same b
 debugger is where the user can see it.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ _KNOWN_TASKS = 8
 _MOST_HELD = 2
 """Blocks that a worker is given: the one it trains and, until few are left, the next one, so that
 it need not wait for this process."""
+_SLOTS_BYTES = 256 << 20
+"""Memory that the sums of waiting blocks may take, where more than workers + 2 would."""
 _MOST_NAMES = 500
 """Clients of a message that surely fits into a connection while nobody reads there."""
 
@@ -111,7 +114,7 @@ class Forked:
             total = fold.zero(template)
             slots = [
                 shared_like({"value": total.value, "counts": total.counts})
-                for _ in range(_MOST_HELD * self.streams + 2)
+                for _ in range(_num_slots(self.streams, template))
             ]
             shared = task._replace(broadcast=shared_like(task.broadcast))
             trees.copy_(shared.broadcast, task.broadcast)
@@ -141,32 +144,38 @@ class Forked:
         serve(theirs, self._stream, self._known)
 
     def _blocks(
-        self, place: int, state: State | None, cohort: Cohort, own: Mapping[ClientId, Tree]
+        self, known_at: int, state: State | None, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Iterator[Any]:
         """Yield finished blocks in the cohort's order: sums, or single updates where there is no
         state."""
-        known = self._known[place]
+        known = self._known[known_at]
         todo = fold.blocks(fold.ascending(cohort.clients))
-        header = {"task": place, "cohort": cohort._replace(clients=())._asdict()}
+        header = {"task": known_at, "cohort": cohort._replace(clients=())._asdict()}
+        if state:
+            # Bounds tell of the cohort's size, which a Poisson draw changes in every round.
+            header["bounds"] = list(state.bounds)
         codec = state.codec if state else {}
         free_slots = list(range(len(known.slots)))
         busy: Busy = [[] for _ in self._workers]
         done: dict[int, tuple[int, dict[str, Any], Tree]] = {}
-        left = len(todo)
+        left = list(range(len(todo)))
+        efforts = [self._effort(clients, cohort.part) for clients in todo]
         try:
             for index, clients in enumerate(todo):
                 while index not in done:
                     while left and free_slots:
-                        handed_out = len(todo) - left
-                        short = not codec and not own and len(todo[handed_out]) <= _MOST_NAMES
-                        worker = _free(busy, ahead=short and left > _MOST_HELD * self.streams)
+                        # As many as there are slots may wait for the first, so the longest begins.
+                        place = max(left[: len(free_slots)], key=efforts.__getitem__)
+                        short = not codec and not own and len(todo[place]) <= _MOST_NAMES
+                        ahead = short and len(left) > _MOST_HELD * self.streams
+                        worker = _free(busy, ahead)
                         if worker is None:
                             break
+                        left.remove(place)
                         slot = free_slots.pop()
-                        message = {**header, "slot": slot, "clients": list(todo[handed_out])}
-                        busy[worker].append((handed_out, slot))
+                        busy[worker].append((place, slot))
+                        message = {**header, "slot": slot, "clients": list(todo[place])}
                         self._hand_out(worker, message, codec, own)
-                        left -= 1
                     for worker, answer, tree in self._answers(busy, todo):
                         finished, slot = busy[worker].pop(0)
                         done[finished] = (slot, answer, tree)
@@ -183,15 +192,21 @@ class Forked:
             if any(busy):
                 self._abandon()
 
+    def _effort(self, clients: Sequence[ClientId], part: str) -> tuple[int, int]:
+        """Return what orders blocks by their work: clients, and of a single one its examples."""
+        size_of = getattr(self.setting.clients, "size_of", None)
+        if size_of is None or part != "train" or len(clients) > 1:
+            return len(clients), 0
+        return 1, size_of(clients[0]) or 0
+
     def _hand_out(
         self, worker: int, message: dict[str, Any], codec: Tree, own: Mapping[ClientId, Tree]
     ) -> None:
         clients = message["clients"]
         private = {f"{at}": own[client] for at, client in enumerate(clients) if client in own}
-        try:
+        # To whom nothing can be sent, nothing will come from: `_answers` sees what it died of.
+        with contextlib.suppress(OSError):
             send(self._workers[worker].connection, message, {"codec": codec, "own": private})
-        except OSError as error:
-            raise self._lost(worker, clients) from error
 
     def _abandon(self) -> None:
         """End workers in the middle of their work; the next task forks new ones."""
@@ -258,6 +273,13 @@ class Forked:
         yield done
 
 
+def _num_slots(streams: int, template: Update) -> int:
+    """Return how many sums may wait for their turn: many let long blocks begin first, so that all
+    workers end together; few keep a large model's memory small."""
+    affordable = _SLOTS_BYTES // max(1, trees.num_bytes(template.value))
+    return min(max(affordable, streams + 2), 4 * streams + 2)
+
+
 def _free(busy: Busy, ahead: bool) -> int | None:
     """Return the worker with the least to do, if it may be given more: another block beside the one
     that it trains only where that may lie `ahead`."""
@@ -271,6 +293,6 @@ def _serves(known: Known, task: Task, state: State | None) -> bool:
         return False
     if (known.state is None) != (state is None):
         return False
-    if state and known.state and known.state[1:3] != state[1:3]:
+    if state and known.state and known.state.layout != state.layout:
         return False
     return not differences(known.task.broadcast, task.broadcast)

@@ -25,14 +25,15 @@ def orders(keys: Sequence[int], sizes: Sequence[int], epoch: int) -> list[Tensor
     # Sorting by (client, hash) keeps each client's rows together; a stable sort makes ties
     # harmless.
     order = np.argsort(hashed, kind="stable") if len(sizes) == 1 else np.lexsort((hashed, owner))
-    return list(torch.from_numpy(order - offset).split(list(sizes)))
+    return list(torch.split_with_sizes(torch.from_numpy(order - offset), list(sizes)))
 
 
 def step_keys(keys: Sequence[int], steps: Sequence[int]) -> list[tuple[Tensor, ...]]:
     """Return, for many clients at once, one int64 scalar for the start and one for each step."""
     counts = [count + 1 for count in steps]
     hashed, _, _ = _hashes(keys, counts)
-    return [part.unbind() for part in torch.from_numpy(hashed.view(np.int64)).split(counts)]
+    parts = torch.split_with_sizes(torch.from_numpy(hashed.view(np.int64)), counts)
+    return [part.unbind() for part in parts]
 
 
 def _hashes(

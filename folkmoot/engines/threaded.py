@@ -20,7 +20,7 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
 from folkmoot.engines.stream import Stream, example, in_precision
-from folkmoot.local.dropout import generator_state
+from folkmoot.local.dropout import generator_state, has_moved
 
 _MIXED = (
     "While clients were trained in threads, torch's one generator was drawn from, and threads mix "
@@ -97,10 +97,9 @@ class Threaded:
             while waiting:
                 yield waiting.pop(0).result()
         finally:
-            for future in waiting:
-                future.cancel()
-            wait(waiting)
-            drawn = not torch.equal(before, generator_state())
+            # What is under way cannot be cancelled; what was cancelled may never tell of it.
+            wait([future for future in waiting if not future.cancel()])
+            drawn = has_moved(before)
             torch.default_generator.set_state(before)
         if drawn:
             raise SettingsError(_MIXED)

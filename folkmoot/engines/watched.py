@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from folkmoot.core.algorithm import Task
-from folkmoot.local.dropout import generator_state
+from folkmoot.local.dropout import generator_state, has_moved
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def watched(task: Task, train: Callable[[], T]) -> T:
         return train()
     before = generator_state()
     done = train()
-    if torch.equal(before, generator_state()):
+    if not has_moved(before):
         return done
     known = replica.drawn
     torch.default_generator.set_state(before)

@@ -125,7 +125,8 @@ class ModuleObjective:
         if not is_ordinary(next(iter(params.values()))):
             return self._mapped_grad(replica, params, buffers, counts, batch)
         leaves = replica.aliases(params)
-        replica.hold(buffers, counts)
+        if buffers or counts:
+            replica.hold(buffers, counts)
         loss = self._training_loss(replica, batch)
         gradients = differentiate(loss, leaves)
         return dict(zip(params, gradients, strict=True)), loss.detach()

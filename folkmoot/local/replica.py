@@ -7,7 +7,7 @@ case when steps write into their carry.
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any
 
@@ -62,17 +62,17 @@ class Replica:
         self._buffer_slots = _slots(self.module, "_buffers", buffers)
         self._count_slots = _slots(self.module, "_buffers", counts)
         self._bound: list[Tensor] = []
-        self._aliases: list[Tensor] = []
+        self._aliases: tuple[Tensor, ...] = ()
         self._held: list[Tensor] = []
         self.training_draws, self.evaluation_draws = Draws(), Draws()
         self.is_settled = False
         """Whether what passes draw is known for good."""
 
-    def aliases(self, params: Tree) -> list[Tensor]:
+    def aliases(self, params: Tree) -> tuple[Tensor, ...]:
         """Bind ordinary parameters and return leaves that share their memory and want gradients."""
         leaves = list(params.values())
         if len(leaves) != len(self._bound) or not all(map(is_, leaves, self._bound)):
-            self._aliases = [leaf.detach().requires_grad_() for leaf in leaves]
+            self._aliases = tuple(leaf.detach().requires_grad_() for leaf in leaves)
             self._bound = leaves
             self.put(self._param_slots, self._aliases)
         return self._aliases
@@ -90,7 +90,7 @@ class Replica:
             self.put([*self._buffer_slots, *self._count_slots], leaves)
 
     @staticmethod
-    def put(slots: list[list[Slot]], tensors: list[Tensor]) -> None:
+    def put(slots: list[list[Slot]], tensors: Sequence[Tensor]) -> None:
         """Store each tensor in all of its places."""
         for places, tensor in zip(slots, tensors, strict=True):
             for held, name in places:

@@ -119,13 +119,15 @@ def descent(
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
         # A delta is local minus broadcast, so that the server adds it.
-        value = {
-            "params": trees.sub(carry["params"], sent["params"]),
-            "buffers": trees.sub(carry["buffers"], sent["buffers"]),
-        }
-        return Update(value, seen.examples, carry["counts"]), carry["own"]
+        delta = trees.sub(_floats(carry), _floats(sent))
+        return Update(delta, seen.examples, carry["counts"]), carry["own"]
 
     return LocalWork("train", objective, checked(plan), start, step, finish)
+
+
+def _floats(model: Tree) -> Tree:
+    """Return the part of a model that is averaged as floating numbers."""
+    return {"params": model["params"], "buffers": model["buffers"]}
 
 
 def checked(plan: Plan) -> Plan:

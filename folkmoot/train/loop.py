@@ -15,7 +15,7 @@ from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import upload_bytes
-from folkmoot.engines.stream import example
+from folkmoot.engines.stream import example, one_thread
 
 
 class Snapshot(NamedTuple):
@@ -59,6 +59,8 @@ def first_snapshot(algorithm: Algorithm) -> Snapshot:
     return Snapshot(0, state, {}, {})
 
 
+# More threads here would take the cores of the workers, and spin there while they wait.
+@one_thread()
 def run_round(
     algorithm: Algorithm, snapshot: Snapshot, engine: Engine, cohort: Cohort, seed: int
 ) -> tuple[Snapshot, RoundReport]:

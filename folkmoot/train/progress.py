@@ -1,5 +1,5 @@
-"""How a run shows itself: a live bar on a terminal or in a notebook, a line for each evaluation
-elsewhere.
+"""How a run shows itself: a live bar on a terminal, a live line in a notebook, a line for each
+evaluation elsewhere.
 
 Each builder returns a context whose value is a function of events, so that a bar is closed also
 when the run fails.
@@ -23,14 +23,17 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from folkmoot.core.errors import SettingsError
+from folkmoot.engines.clock import now
 from folkmoot.train.events import Callback, Event
 
 Progress = Callable[[], AbstractContextManager[Callback]]
 
+_CELL_S = 0.2  # between two writings of a notebook's line, which travel through its server
+
 
 @contextlib.contextmanager
 def bar() -> Iterator[Callback]:
-    """Show a live bar with the newest metrics and the time left."""
+    """Show a live bar on a terminal, with the newest metrics and the time left."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -51,6 +54,32 @@ def bar() -> Iterator[Callback]:
                 display.update(task, metrics=metrics_of(event.row))
 
         yield listen
+
+
+@contextlib.contextmanager
+def cell() -> Iterator[Callback]:
+    """Show one line below a notebook's cell, which is written anew as rounds go by."""
+    from IPython.display import display
+
+    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+    begun, written, first, metrics = now(), 0.0, 0, ""
+
+    def listen(event: Event) -> None:
+        nonlocal written, first, metrics
+        if event.kind == "start":
+            first = event.round
+        if event.row.get("evaluated"):
+            metrics = metrics_of(event.row)
+        is_due = event.kind == "end" or now() - written > _CELL_S
+        if not is_due or event.round == first:
+            return
+        written = now()
+        left_s = (written - begun) * (event.rounds - event.round) / (event.round - first)
+        left = f"{left_s:.0f} s left" if event.kind == "round" else f"{written - begun:.1f} s"
+        shown = [f"round {event.round}/{event.rounds}", metrics, left]
+        handle.update({"text/plain": "  ".join(filter(None, shown))}, raw=True)
+
+    yield listen
 
 
 @contextlib.contextmanager
@@ -85,7 +114,9 @@ def shown(progress: Progress | bool | None) -> AbstractContextManager[Callback]:
     if progress is False:
         return quiet()
     if progress is None or progress is True:
-        return bar() if sys.stderr.isatty() or _in_notebook() else lines()
+        if _in_notebook():
+            return cell()
+        return bar() if sys.stderr.isatty() else lines()
     if not callable(progress):
         raise SettingsError(
             "progress must be True, False, None, or a function that returns a display, but is "

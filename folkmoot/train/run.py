@@ -106,7 +106,8 @@ def run(
         DataError: If a client's examples cannot be used.
         DivergenceError: If no client's update is finite.
         QuorumError: If three rounds in a row have no usable answer.
-        CheckpointError: If `resume` finds a run of another program, or nothing that can be read.
+        CheckpointError: If `resume` finds a run of another program, or nothing that can be read; or
+            if the folder holds a run that has not ended, and `resume` was not given.
         Exception: What client code raises comes out as it is, with client, round and stage as a
             note.
     """

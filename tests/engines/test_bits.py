@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -328,3 +329,21 @@ def test_the_users_model_stays_as_it_was():
 
     assert not model.training
     assert all(torch.equal(leaf, before[name]) for name, leaf in model.state_dict().items())
+
+
+def test_a_cohort_whose_size_changes_gives_the_same_bits_from_the_same_workers(monkeypatch):
+    forks, fork = [], os.fork
+    monkeypatch.setattr(os, "fork", lambda: forks.append(1) or fork())
+    digests = []
+    for where in ({"engine": sequential()}, {"workers": 2}):
+        algorithm, clients = averaged(mlp)
+        rule = fm.sampling.poisson(3)
+
+        result = run(algorithm, clients, rounds=6, sampling=rule, seed=7, progress=False, **where)
+
+        assert len({row["asked"] for row in result.history}) > 2
+        digests.append([leaf.tolist() for leaf in result.model.state_dict().values()])
+
+    assert digests[0] == digests[1]
+    # Two workers for training, and two more once evaluation is known.
+    assert len(forks) <= 4

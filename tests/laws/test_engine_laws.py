@@ -1,7 +1,7 @@
-"""Laws of engines that are not exact: their round agrees with the sequential engine's within rounding.
+"""Laws of engines that are not exact: a round agrees with the sequential one within rounding.
 
-The distance is the norm of the difference over the norm of the whole update, never leaf by leaf: some leaves
-have a true gradient of zero.
+The distance is the norm of the difference over the norm of the whole update, never leaf by leaf:
+some leaves have a true gradient of zero.
 """
 
 import pytest
@@ -106,7 +106,7 @@ WORKS = {
 
 
 def distance(engine, algorithm, objective, data, work, dtype, rounds=1):
-    """Return how far an engine's model is from the sequential engine's, over how far that one moved."""
+    """Return how far an engine's model is from the reference's, over how far that one moved."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     clients = {place: data(rows, generator, dtype) for place, rows in enumerate(SIZES)}

@@ -57,8 +57,11 @@ def by_folkmoot(
     workload: Workload, pool: Pool, model: Any, press: Callable[[], None], **options: Any
 ) -> Trained:
     """Run folkmoot, and split its time from its own history."""
+    from folkmoot import engines
     from folkmoot.cli.bench import federated
 
+    if "engine" in options:
+        options = {**options, "engine": getattr(engines, options["engine"])()}
     result = federated.train(workload, pool, model, press, **options)
     shares = [1 - row["client_s"] / row["train_s"] for row in result.history[workload.warm_up :]]
     said = {"engine": result.settings["engine"], "overhead_share": float(np.median(shares))}
@@ -81,6 +84,10 @@ def compete(folder: Path) -> None:
     np.save(folder / "parameters.npy", flat(model).numpy())
     (folder / "answer.json").write_text(json.dumps(said | lap.times()))
     if request["check"]:
+        import torch
+
+        # Data in float64 are taken to be float32's where that is torch's default.
+        torch.set_default_dtype(torch.float64)
         cut = workload.cut()
         pool = generate(cut).in_float64()
         _, model = train(cut, pool, build(workload.model).double(), lambda: None)

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from folkmoot.cli.bench.machine import moment, others
 from folkmoot.cli.bench.workloads import Workload, generate, write
 from folkmoot.core.errors import FolkmootError
 
@@ -26,7 +27,8 @@ Contenders = dict[str, dict[str, Any] | None]
 
 PLAIN, DEFAULT = "plain", "default"
 VARIANTS: dict[str, Contenders] = {
-    "mlp": {"exact_false": {"exact": False}},
+    # What `exact=False` chooses for a long run; here it is named, for the timed rounds are few.
+    "mlp": {"exact_false": {"engine": "compiled"}},
     "femnist-cnn": {"bf16": {"precision": "bf16"}},
     "char-lstm": {"bf16": {"precision": "bf16"}},
     "tiny": {"exact_false": {"exact": False}},
@@ -47,6 +49,8 @@ class Run(NamedTuple):
     answer: dict[str, Any]
     parameters: np.ndarray
     check: np.ndarray | None
+    others_cores: float | None
+    """Cores that other processes kept busy meanwhile, on average."""
 
 
 def contenders_of(workload: Workload) -> Contenders:
@@ -74,7 +78,7 @@ def race(
             for name, options in asked.items():
                 run = _run(workload, options, folder, check=turn == 0 and name in (PLAIN, DEFAULT))
                 found[name].append(run)
-                each = statistics.median(_per_client(workload, run)) * 1e6
+                each = _per_client(workload, run) * 1e6
                 tell(f"{workload.name}, run {turn + 1} of {runs}: {name} {each:,.0f} µs a client")
     _refuse_other_work(workload, found)
     return _figures(workload, found)
@@ -91,15 +95,17 @@ def _run(workload: Workload, options: dict[str, Any] | None, folder: Path, check
     (folder / "request.json").write_text(json.dumps(request))
     environment = {name: value for name, value in os.environ.items() if name not in _THREADS}
     command = [sys.executable, "-m", "folkmoot.cli.bench.contender", str(folder)]
+    before = moment()
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    disturbed = others(before, moment())
     answer = json.loads((folder / "answer.json").read_text())
     checked = np.load(folder / "check.npy") if check else None
-    return Run(answer, np.load(folder / "parameters.npy"), checked)
+    return Run(answer, np.load(folder / "parameters.npy"), checked, disturbed)
 
 
-def _per_client(workload: Workload, run: Run) -> list[float]:
-    """Return seconds a client, of each timed round."""
-    return [seconds / workload.cohort for seconds in run.answer["rounds_s"][workload.warm_up :]]
+def _per_client(workload: Workload, run: Run) -> float:
+    """Return seconds a client, the median over the timed rounds."""
+    return statistics.median(run.answer["rounds_s"][workload.warm_up :]) / workload.cohort
 
 
 def _refuse_other_work(workload: Workload, found: dict[str, list[Run]]) -> None:
@@ -121,44 +127,54 @@ def _refuse_other_work(workload: Workload, found: dict[str, list[Run]]) -> None:
             share = float(np.linalg.norm(theirs - plains) / np.linalg.norm(plains - first))
             if not share <= most:
                 raise DisagreementError(
-                    f"On {workload.name} the parameters of {name!r} differ from the plain loop's by "
-                    f"{share:.1e} of all that training has changed in {precision}; at most "
+                    f"On {workload.name} the parameters of {name!r} differ from the plain loop's "
+                    f"by {share:.1e} of all that training has changed in {precision}; at most "
                     f"{most:.0e} can be rounding. They did not do the same work, so their times "
                     "say nothing."
                 )
 
 
 def _figures(workload: Workload, found: dict[str, list[Run]]) -> dict[str, Any]:
-    """Return medians over runs, as plain JSON."""
-    each = {
-        name: statistics.median(statistics.median(_per_client(workload, run)) for run in runs)
-        for name, runs in found.items()
-    }
+    """Return medians over runs: the default engine's, and below them its variants'."""
     plain = found[PLAIN]
-    figures: dict[str, Any] = {}
-    for name, runs in found.items():
-        answers = [run.answer for run in runs]
-        distances = [
-            float(np.abs(run.parameters - other.parameters).max())
-            for run, other in zip(runs, plain, strict=True)
-        ]
-        figures[name] = {
-            "vs_plain": each[PLAIN] / each[name],
-            "share_of_plain": each[name] / each[PLAIN],
-            "engine": answers[0]["engine"],
-            "us_per_client": each[name] * 1e6,
-            "first_round_s": statistics.median(answer["first_round_s"] for answer in answers),
-            "max_difference": max(distances),
-        }
-        if name != PLAIN:
-            shares = [answer["overhead_share"] for answer in answers]
-            figures[name]["overhead_share"] = statistics.median(shares)
-    others = {name: own for name, own in figures.items() if name not in (PLAIN, DEFAULT)}
-    return {
-        **figures[DEFAULT],
-        "runs": len(plain),
-        "plain_us_per_client": figures[PLAIN]["us_per_client"],
-        "plain_first_round_s": figures[PLAIN]["first_round_s"],
-        "plain_threads": plain[0].answer["threads"],
-        **others,
+    yardstick = _median(_per_client(workload, run) for run in plain)
+    figures = {
+        name: _of_one(workload, runs, plain, yardstick)
+        for name, runs in found.items()
+        if name != PLAIN
     }
+    disturbed = [run.others_cores for runs in found.values() for run in runs]
+    known = [cores for cores in disturbed if cores is not None]
+    return {
+        **figures.pop(DEFAULT),
+        "runs": len(plain),
+        "plain_us_per_client": yardstick * 1e6,
+        "plain_first_round_s": _median(run.answer["first_round_s"] for run in plain),
+        "plain_threads": plain[0].answer["threads"],
+        "others_cores": max(known) if known else None,
+        **figures,
+    }
+
+
+def _of_one(
+    workload: Workload, runs: list[Run], plain: list[Run], yardstick: float
+) -> dict[str, Any]:
+    """Return one contender's figures beside the plain loop's seconds a client."""
+    answers = [run.answer for run in runs]
+    each = _median(_per_client(workload, run) for run in runs)
+    pairs = zip(runs, plain, strict=True)
+    return {
+        "vs_plain": yardstick / each,
+        "share_of_plain": each / yardstick,
+        "engine": answers[0]["engine"],
+        "us_per_client": each * 1e6,
+        "first_round_s": _median(answer["first_round_s"] for answer in answers),
+        "overhead_share": _median(answer["overhead_share"] for answer in answers),
+        "max_difference": max(
+            float(np.abs(run.parameters - other.parameters).max()) for run, other in pairs
+        ),
+    }
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)

@@ -68,8 +68,10 @@ class Workload:
         return np.round(cut).astype(np.int64)
 
     def cut(self) -> "Workload":
-        """Return two rounds of few clients, in which float64 shows whether the work is the same."""
-        return replace(self, cohort=min(self.cohort, 4), warm_up=0, rounds=2)
+        """Return two rounds of few small clients, in which float64 shows whether the work is the
+        same."""
+        cohort, examples = min(self.cohort, 3), min(self.examples, 2 * self.batch_size)
+        return replace(self, cohort=cohort, examples=examples, warm_up=0, rounds=2)
 
 
 WORKLOADS = {

@@ -1,0 +1,91 @@
+"""`folkmoot bench`: how fast this machine federates, beside the same work by hand."""
+
+import json as machine_form
+import math
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from folkmoot.cli.errors import reported
+from folkmoot.cli.run import Debug
+from folkmoot.core.errors import SettingsError, did_you_mean
+
+
+def bench(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="NAMES", help="Workloads, such as mlp,tiny; all if left out."
+        ),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, help="Processes of each contender, by turns.")
+    ] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="One run of each contender.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Measure the server's memory; speed only with --only.")
+    ] = False,
+    newcomer: Annotated[
+        bool,
+        typer.Option(
+            "--newcomer", help="Measure a newcomer's first minutes; speed only with --only."
+        ),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Measure speed and memory on this machine, beside a plain PyTorch loop of the same work.
+
+    Every contender runs in a process of its own, by turns; figures are medians over runs. Close
+    other programs: the plain loop suffers most from them.
+    """
+    with reported(debug):
+        times = 1 if quick else runs
+        found = _speed(only, times) if only or not (memory or newcomer) else {}
+        if memory:
+            from folkmoot.cli.bench.memory import memory as probes
+
+            found["memory"] = probes()
+        if newcomer:
+            from folkmoot.cli.bench.newcomer import newcomer as first_minutes
+
+            found["newcomer"] = first_minutes(times)
+        from folkmoot.cli.bench.machine import machine
+
+        found["machine"] = machine()
+        if json:
+            typer.echo(machine_form.dumps(_rounded(found)))
+        else:
+            from folkmoot.cli.bench.tables import show
+
+            show(found)
+
+
+def _speed(only: str | None, runs: int) -> dict[str, Any]:
+    """Race on each workload that is asked for."""
+    from folkmoot.cli.bench.race import race
+    from folkmoot.cli.bench.workloads import WORKLOADS
+
+    names = [name.strip() for name in only.split(",")] if only else list(WORKLOADS)
+    for name in names:
+        if name not in WORKLOADS:
+            raise SettingsError(
+                f"There is no workload {name!r}.{did_you_mean(name, WORKLOADS)} There are "
+                f"{', '.join(WORKLOADS)}."
+            )
+    return {name: race(WORKLOADS[name], runs, tell=_tell) for name in names}
+
+
+def _tell(line: str) -> None:
+    """Show how it goes, away from what a program may read."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    """Keep four digits of each measured number."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,189 @@
+"""`folkmoot bench`: fixed workloads, equal work, and figures under the names that are promised."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from folkmoot.cli import commands
+from folkmoot.cli.bench import newcomer, race, tables
+from folkmoot.cli.bench.federated import train as by_folkmoot
+from folkmoot.cli.bench.models import build, flat
+from folkmoot.cli.bench.plain import train as by_hand
+from folkmoot.cli.bench.workloads import WORKLOADS, generate, read, write
+from folkmoot.engines import sequential
+
+NAMES = list(WORKLOADS)
+SMALL = {name: replace(WORKLOADS[name].cut(), rounds=1) for name in NAMES}
+
+
+@pytest.fixture
+def in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_workloads_have_the_shapes_of_the_table():
+    facts = {
+        name: (w.clients, w.cohort, w.examples, w.batch_size, w.lr) for name, w in WORKLOADS.items()
+    }
+    parameters = {name: len(flat(build(w.model))) for name, w in WORKLOADS.items()}
+
+    assert facts == {
+        "mlp": (1_000, 100, 60, 10, 0.1),
+        "femnist-cnn": (1_000, 20, 200, 20, 0.05),
+        "char-lstm": (200, 10, 100, 10, 0.8),
+        "tiny": (1_000, 1_000, 1, 1, 0.1),
+    }
+    assert parameters == {
+        "mlp": 101_770,  # 785 * 128 + 129 * 10
+        "femnist-cnn": 1_690_046,
+        "char-lstm": 819_920,
+        "tiny": 22,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workload_is_the_same_each_time(name):
+    workload = SMALL[name]
+
+    first, again = generate(workload), generate(workload)
+
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert workload.cohorts() == workload.cohorts()
+    assert torch.equal(flat(build(workload.model)), flat(build(workload.model)))
+
+
+def test_a_clients_examples_do_not_depend_on_who_else_is_asked():
+    few, many = SMALL["mlp"], replace(SMALL["mlp"], rounds=3)
+    client = few.cohorts()[0][0]
+
+    alone, among_others = generate(few), generate(many)
+
+    x = among_others.x[among_others.rows_of(client)]
+    assert np.array_equal(alone.x[alone.rows_of(client)], x)
+
+
+def test_sizes_of_the_cnn_vary_around_their_mean():
+    sizes = WORKLOADS["femnist-cnn"].sizes()
+
+    # The lognormal law has mean 200 and deviation 107; cutting its ends moves the mean by about 2.
+    assert abs(sizes.mean() - 200) < 4 * 107 / 1_000**0.5 + 2
+    assert sizes.min() >= 20 and sizes.max() <= 500
+
+
+def test_a_stored_pool_is_read_back(tmp_path):
+    pool = generate(SMALL["tiny"])
+
+    write(pool, tmp_path)
+
+    assert all(np.array_equal(one, other) for one, other in zip(pool, read(tmp_path), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_and_folkmoot_do_the_same_work(name, in_float64):
+    workload, pool = SMALL[name], generate(SMALL[name]).in_float64()
+    first = flat(build(workload.model).double())
+
+    plain = flat(by_hand(workload, pool, build(workload.model).double(), lambda: None))
+    ours = by_folkmoot(
+        workload, pool, build(workload.model).double(), lambda: None, engine=sequential()
+    )
+
+    # Rounding in float64 is 1e-16 a number; sums of thousands of terms over tens of steps, and
+    # their amplification by the network, stay far below 1e-9 of the whole update.
+    distance = (flat(ours.model) - plain).norm() / (plain - first).norm()
+    assert distance < 1e-9
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Let races take two clients and one timed round."""
+    cut = replace(WORKLOADS["tiny"], cohort=2, warm_up=1, rounds=1)
+    monkeypatch.setitem(WORKLOADS, "tiny", cut)
+    return cut
+
+
+def test_json_has_the_promised_keys(short, monkeypatch):
+    monkeypatch.setitem(race.VARIANTS, "tiny", {})
+
+    done = CliRunner().invoke(commands, ["bench", "--only", "tiny", "--quick", "--json"])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["tiny"].keys() >= {
+        "vs_plain", "share_of_plain", "engine", "runs", "us_per_client", "plain_us_per_client",
+        "first_round_s", "overhead_share", "max_difference", "plain_threads",
+    }  # fmt: skip
+    assert found["tiny"]["runs"] == 1
+    assert found["tiny"]["max_difference"] < 1e-5
+    assert found["machine"].keys() >= {"cpu", "cores", "torch", "python"}
+
+
+def _run(seconds, parameters, **more):
+    answer = {
+        "engine": "sequential", "overhead_share": 0.25, "threads": 2, "first_round_s": 1.5,
+        "rounds_s": [9.0, *seconds], **more,
+    }  # fmt: skip
+    return race.Run(answer, np.array(parameters), None, 0.0)
+
+
+def test_figures_are_medians_over_rounds_and_runs():
+    workload = replace(WORKLOADS["tiny"], cohort=10, warm_up=1)
+    found = {
+        "plain": [_run([4.0, 6.0, 5.0], [1.0]), _run([3.0], [1.0]), _run([7.0], [1.0])],
+        "default": [_run([2.0], [1.5]), _run([2.5], [1.0]), _run([9.0], [1.0])],
+        "exact_false": [_run([1.0], [1.0])] * 3,
+    }
+
+    figures = race._figures(workload, found)
+
+    assert figures["plain_us_per_client"] == pytest.approx(5.0 / 10 * 1e6)  # of 5, 3 and 7
+    assert figures["us_per_client"] == pytest.approx(2.5 / 10 * 1e6)
+    assert figures["vs_plain"] == pytest.approx(2.0)
+    assert figures["exact_false"]["vs_plain"] == pytest.approx(5.0)
+    assert figures["max_difference"] == pytest.approx(0.5)
+    assert figures["runs"] == 3
+
+
+def test_other_work_is_not_compared():
+    workload = WORKLOADS["tiny"]
+    first = flat(build(workload.model)).numpy()
+    found = {
+        "plain": [_run([1.0], first + 1.0)],
+        "default": [_run([1.0], first + 1.01)],
+    }
+
+    with pytest.raises(race.DisagreementError, match=r"'default' differ .* by 1.0e-02 of all"):
+        race._refuse_other_work(workload, found)
+
+
+def test_an_unknown_workload_is_refused():
+    done = CliRunner().invoke(commands, ["bench", "--only", "mpl"])
+
+    assert done.exit_code == 2
+    assert "no workload 'mpl'. Did you mean 'mlp'?" in done.stderr
+
+
+def test_tables_warn_of_other_programs(capsys):
+    figures = {
+        "vs_plain": 2.0, "engine": "parallel (2 processes)", "us_per_client": 500.0,
+        "plain_us_per_client": 1_000.0, "first_round_s": 2.0, "overhead_share": 0.1,
+        "plain_threads": 2, "others_cores": 0.9,
+    }  # fmt: skip
+    about = {"cpu": "a CPU", "cores": 2, "memory_gib": 8.0, "torch": "2.13.0", "python": "3.11.7"}
+
+    tables.show({"mlp": {**figures, "exact_false": figures}, "machine": about})
+
+    shown = capsys.readouterr().out
+    assert "2.00" in shown and "plain loop with 2 threads" in shown
+    assert "other programs used up to 0.9 cores" in shown
+
+
+def test_the_newcomers_program_has_at_most_fifteen_lines():
+    assert len(newcomer.WITH_FOLKMOOT.splitlines()) <= 15
+    assert all(len(line) <= 100 for line in newcomer.WITH_FOLKMOOT.splitlines())
