@@ -26,6 +26,12 @@ class Cohort(NamedTuple):
     """Clients that the sampling asks on average."""
     part: str = "train"
     """Which examples are used: a client's "train" or "test", or the researcher's "held_out"."""
+    exchange: int = 0
+    """Which of the round's exchanges this is, from 0; each has random numbers of its own."""
+
+    def purpose(self, what: str) -> str:
+        """Name a stream of random numbers of this exchange."""
+        return f"{what} {self.exchange}"
 
 
 class LeftOut(NamedTuple):

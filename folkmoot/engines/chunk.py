@@ -65,7 +65,7 @@ def gather(
     found.sort(key=lambda one: -one[2].steps)
     kept = [client for client, _, _ in found]
     cuts = [one for _, _, one in found]
-    base = rng.derive(setting.seed, round=cohort.round, purpose=task.work.name)
+    base = rng.derive(setting.seed, round=cohort.round, purpose=cohort.purpose(task.work.name))
     keys = [rng.of_client(base, client) for client in kept]
     data = (
         trees.map(lambda *leaves: torch.cat(leaves), *(tree for _, tree, _ in found))

@@ -23,14 +23,8 @@ from folkmoot.core.tree import Tree
 from folkmoot.engines.forked import Forked
 from folkmoot.engines.parallel import can_fork, num_cores
 from folkmoot.engines.sequential import Sequential
-from folkmoot.engines.stream import (
-    Skipped,
-    Stream,
-    eagerly,
-    in_precision,
-    learn_randomness,
-    one_thread,
-)
+from folkmoot.engines.stream import Skipped, Stream, eagerly, learn_randomness, one_thread
+from folkmoot.engines.tasks import in_precision
 
 UNROLLED = 6
 """Steps of one compiled program; with one, the cost of entering it eats the gain."""

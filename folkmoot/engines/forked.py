@@ -29,15 +29,8 @@ from folkmoot.core.errors import InfrastructureError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
 from folkmoot.engines.shared import receive, send, shared_like
-from folkmoot.engines.stream import (
-    Advance,
-    Block,
-    Stream,
-    eagerly,
-    example,
-    in_precision,
-    one_thread,
-)
+from folkmoot.engines.stream import Advance, Block, Stream, eagerly, one_thread
+from folkmoot.engines.tasks import example, in_precision
 from folkmoot.engines.watched import watched
 from folkmoot.engines.worker import Known, block_of, end_with, serve, singles
 

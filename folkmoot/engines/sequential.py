@@ -12,15 +12,8 @@ from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
-from folkmoot.engines.stream import (
-    Advance,
-    Block,
-    Stream,
-    eagerly,
-    example,
-    in_precision,
-    one_thread,
-)
+from folkmoot.engines.stream import Advance, Block, Stream, eagerly, one_thread
+from folkmoot.engines.tasks import example, in_precision
 from folkmoot.engines.watched import watched
 
 

@@ -48,22 +48,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_precision(task: Task, setting: Setting) -> Task:
-    """Return the task with gradients in the setting's precision."""
-    if not task.work.train or setting.precision == "float32":
-        return task
-    objective = task.work.objective.with_precision(setting.precision)
-    return task._replace(work=task.work._replace(objective=objective))
-
-
-def example(task: Task) -> Update:
-    """Return an update of the leaves that a task asks for: local work of no step."""
-    own = task.work.own(task.broadcast) if task.work.own else {}
-    carry = task.work.start(task.broadcast, own, rng.as_tensor(0))
-    update, _ = task.work.finish(task.broadcast, carry, Seen(1, 1))
-    return update
-
-
 Advance = Callable[[LocalWork, Tree, Tree, Iterable[Batch]], Iterator[Tree]]
 """`advance(work, sent, carry, batches)` yields the carry after each step."""
 
@@ -105,7 +89,9 @@ class Stream:
         keep: dict[ClientId, Tree] = {}
         left_out: list[LeftOut] = []
         client_s = 0.0
-        encode_key = rng.derive(self.setting.seed, round=cohort.round, purpose="encode")
+        encode_key = rng.derive(
+            self.setting.seed, round=cohort.round, purpose=cohort.purpose("encode")
+        )
         look = look or bool(state.codec)
         for client, ready in zip(clients, self._draw(task, cohort, clients), strict=True):
             begun = now()
@@ -213,7 +199,9 @@ class Stream:
         sizes = [size for size in found if size is not None]
         if cohort.part != "train" or len(sizes) < len(clients):
             return [None] * len(clients)
-        base = rng.derive(self.setting.seed, round=cohort.round, purpose=task.work.name)
+        base = rng.derive(
+            self.setting.seed, round=cohort.round, purpose=cohort.purpose(task.work.name)
+        )
         keys = [rng.of_client(base, client) for client in clients]
         cuts = [cut(size, task.work.plan, needs_pairs(task.work)) for size in sizes]
         return list(zip(cuts, draw(keys, cuts), strict=True))
@@ -222,7 +210,10 @@ class Stream:
         self, task: Task, cohort: Cohort, client: ClientId, examples: int
     ) -> tuple[Cut, Draws]:
         key = rng.derive(
-            self.setting.seed, round=cohort.round, client=client, purpose=task.work.name
+            self.setting.seed,
+            round=cohort.round,
+            client=client,
+            purpose=cohort.purpose(task.work.name),
         )
         one = cut(examples, task.work.plan, needs_pairs(task.work))
         return one, draw([key], [one])[0]

@@ -19,7 +19,8 @@ from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Setting
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import merged, nothing, upload_bytes
-from folkmoot.engines.stream import Stream, example, in_precision
+from folkmoot.engines.stream import Stream
+from folkmoot.engines.tasks import example, in_precision
 from folkmoot.local.dropout import generator_state, has_moved
 
 _MIXED = (

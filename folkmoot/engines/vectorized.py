@@ -24,7 +24,8 @@ from folkmoot.engines.chunk import Chunk, add_rows, gather, row, sound, train_to
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import nothing, upload_bytes
 from folkmoot.engines.sequential import Sequential
-from folkmoot.engines.stream import example, in_precision, learn_randomness, one_thread
+from folkmoot.engines.stream import learn_randomness, one_thread
+from folkmoot.engines.tasks import example, in_precision
 
 MOST_PARAMETERS = 10_000
 """Largest model for which vectorizing pays on a CPU."""
@@ -141,7 +142,9 @@ class Vectorized:
         left_out += [LeftOut(chunk.clients[at], cohort.round, why) for at, why in faulty.items()]
         total = collected.total
         if state.codec:
-            encode_key = rng.derive(self.setting.seed, round=cohort.round, purpose="encode")
+            encode_key = rng.derive(
+                self.setting.seed, round=cohort.round, purpose=cohort.purpose("encode")
+            )
             for at in sorted(good, key=lambda at: chunk.clients[at]):
                 key = rng.of_client(encode_key, chunk.clients[at])
                 total = fold.add(total, task.aggregator.encode(state, row(updates, at), key))

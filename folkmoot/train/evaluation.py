@@ -20,7 +20,7 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Engine, LeftOut, Setting
 from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.core.tree import Tree
-from folkmoot.engines.stream import example
+from folkmoot.engines.tasks import example
 from folkmoot.local.evaluate import evaluate, finished
 from folkmoot.local.metrics import Metric
 from folkmoot.train.stopping import Best

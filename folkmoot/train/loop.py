@@ -15,7 +15,8 @@ from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import upload_bytes
-from folkmoot.engines.stream import example, one_thread
+from folkmoot.engines.stream import one_thread
+from folkmoot.engines.tasks import example
 
 
 class Snapshot(NamedTuple):
@@ -82,12 +83,13 @@ def run_round(
             return Snapshot(cohort.round, done.value, codecs, own), report
         check_task(algorithm, task)
         state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"))
-        collected, gathered = _ask(engine, task, state, cohort, own)
+        asked = cohort._replace(exchange=exchange)
+        collected, gathered = _ask(engine, task, state, asked, own, seed)
         report = _added(report, collected, task, cohort)
         try:
             if not collected.total.count:
                 raise QuorumError(_nobody(cohort, collected.left_out))
-            key = rng.derive(seed, round=cohort.round, purpose=f"decode {exchange}")
+            key = rng.derive(seed, round=cohort.round, purpose=asked.purpose("decode"))
             value, counts, state = task.aggregator.decode(state, gathered, key)
         except QuorumError as reason:
             steps.close()
@@ -140,23 +142,28 @@ def _aggregator_state(task: Task, cohort: Cohort, codec: Tree | None) -> State:
 
 
 def _ask(
-    engine: Engine, task: Task, state: State, cohort: Cohort, own: dict[ClientId, Tree]
+    engine: Engine,
+    task: Task,
+    state: State,
+    cohort: Cohort,
+    own: dict[ClientId, Tree],
+    seed: int,
 ) -> tuple[Collected, Any]:
-    """Return what came back, and what the aggregator decodes: a sum, or each update where it must
-    see them."""
+    """Return what came back, and what the aggregator decodes: a sum, or each encoded update."""
     if task.aggregator.sees is not EACH:
         collected = engine.ask(task, state, cohort, own)
         return collected, collected.total
     updates: list[Update] = []
     left_out: list[LeftOut] = []
-    for _, found in engine.stream(task, cohort, own):
+    base = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("encode"))
+    for client, found in engine.stream(task, cohort, own):
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:
-            updates.append(found)
-    expected = example(task)
-    total = fold.zero(expected)._replace(count=len(updates))
-    sent_bytes = len(updates) * upload_bytes(expected)
+            updates.append(task.aggregator.encode(state, found, rng.of_client(base, client)))
+    encoded = task.aggregator.encode(state, example(task), 0)
+    total = fold.zero(encoded)._replace(count=len(updates))
+    sent_bytes = len(updates) * upload_bytes(encoded)
     return Collected(total, {}, left_out, 0.0, sent_bytes), updates
 
 

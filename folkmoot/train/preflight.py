@@ -11,7 +11,8 @@ from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
 from folkmoot.data import check_examples
 from folkmoot.engines.batches import rows
-from folkmoot.engines.stream import Skipped, Stream, in_precision, one_thread
+from folkmoot.engines.stream import Skipped, Stream, one_thread
+from folkmoot.engines.tasks import in_precision
 from folkmoot.local.diagnose import explain
 from folkmoot.train.loop import begun, check_task, first_snapshot
 

@@ -23,7 +23,8 @@ from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import cut
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import upload_bytes
-from folkmoot.engines.stream import Stream, example, in_precision, needs_pairs, one_thread
+from folkmoot.engines.stream import Stream, needs_pairs, one_thread
+from folkmoot.engines.tasks import example, in_precision
 
 _MOST_STEPS = 8
 _ENOUGH_S = 0.5

@@ -16,14 +16,8 @@ from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import cut
 from folkmoot.engines.clock import now
-from folkmoot.engines.stream import (
-    Skipped,
-    Stream,
-    in_precision,
-    needs_pairs,
-    one_thread,
-    refuse_too_few,
-)
+from folkmoot.engines.stream import Skipped, Stream, needs_pairs, one_thread, refuse_too_few
+from folkmoot.engines.tasks import in_precision
 from folkmoot.local.diagnose import explain
 from folkmoot.train.census import Fault, Held, Signature, named, spelled
 from folkmoot.train.check_report import Cost

@@ -16,7 +16,7 @@ from folkmoot.core.engine import Cohort, LeftOut, Setting
 from folkmoot.core.errors import DivergenceError, InfrastructureError, QuorumError
 from folkmoot.data.pooled import from_pool
 from folkmoot.engines import forked, parallel, sequential
-from folkmoot.engines.stream import example
+from folkmoot.engines.tasks import example
 
 ENGINES = {
     "sequential": sequential(),

@@ -250,7 +250,8 @@ def test_training_equals_a_plain_loop_over_the_same_batches(
         F.cross_entropy(model(batch.data["x"]), batch.data["y"]).backward()
         optimizer.step()
 
-    rest = {"rtol": 0, "atol": 1e-7 if dtype == torch.float32 else 1e-14}
+    # A few units in the last place of a parameter near 1.
+    rest = {"rtol": 0, "atol": 5e-7 if dtype == torch.float32 else 1e-14}
     begun = network(dtype).state_dict()
     for name, leaf in model.state_dict().items():
         torch.testing.assert_close(found[name], leaf - begun[name], **rest)

@@ -1,0 +1,22 @@
+"""What an engine learns from a task, or changes in it, before it runs it."""
+
+from folkmoot.core import rng
+from folkmoot.core.aggregator import Update
+from folkmoot.core.algorithm import Seen, Task
+from folkmoot.core.engine import Setting
+
+
+def in_precision(task: Task, setting: Setting) -> Task:
+    """Return the task with gradients in the setting's precision."""
+    if not task.work.train or setting.precision == "float32":
+        return task
+    objective = task.work.objective.with_precision(setting.precision)
+    return task._replace(work=task.work._replace(objective=objective))
+
+
+def example(task: Task) -> Update:
+    """Return an update of the leaves that a task asks for: local work of no step."""
+    own = task.work.own(task.broadcast) if task.work.own else {}
+    carry = task.work.start(task.broadcast, own, rng.as_tensor(0))
+    update, _ = task.work.finish(task.broadcast, carry, Seen(1, 1))
+    return update
