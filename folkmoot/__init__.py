@@ -9,6 +9,7 @@
 Names are found when they are first used, so importing the package imports neither torch nor numpy.
 """
 
+import difflib
 import importlib
 from typing import Any
 
@@ -68,6 +69,7 @@ _HOMES = {
     "metrics": "folkmoot.local.metrics",
     "optimizers": "folkmoot.optimizers",
     "sampling": "folkmoot.train.sampling",
+    "stopping": "folkmoot.train.stopping",
     "tree": "folkmoot.core.tree",
 }
 
@@ -76,7 +78,9 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'folkmoot' has no attribute {name!r}")
+        near = difflib.get_close_matches(name, _HOMES, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module 'folkmoot' has no attribute {name!r}{hint}")
     module, _, attribute = _HOMES[name].partition(":")
     home = importlib.import_module(module)
     value = getattr(home, attribute) if attribute else home

@@ -15,7 +15,7 @@ from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregator, State, Sum, Update
 from folkmoot.core.codec import Bounds, Codec, Layout, chain
-from folkmoot.core.errors import ClientError, QuorumError, positive
+from folkmoot.core.errors import ClientError, QuorumError, SettingsError, positive
 from folkmoot.core.tree import Tree
 
 
@@ -73,6 +73,11 @@ def _linear(
     divisor: Callable[[Sum], float],
 ) -> Aggregator:
     """Build a rule that sums weight * encoded value and divides."""
+    for codec in codecs:
+        if not isinstance(codec, Codec):
+            raise SettingsError(
+                f"{name}() takes codecs, such as fm.codecs.clip(1.0), but was given {codec!r}."
+            )
     stages = chain(*codecs)
 
     def init(example: Update, clients: int) -> State:

@@ -17,6 +17,7 @@ from folkmoot.aggregators import weighted_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
+from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.optimizers import Optimizer, sgd
 
@@ -34,9 +35,21 @@ def fedavg(
 
     Returns:
         An algorithm of one exchange a round.
+
+    Raises:
+        SettingsError: If `server` or `aggregator` is something else, such as a name.
     """
-    server = server or sgd(1.0)
-    aggregator = aggregator or weighted_mean()
+    server = sgd(1.0) if server is None else server
+    aggregator = weighted_mean() if aggregator is None else aggregator
+    if not isinstance(server, Optimizer):
+        raise SettingsError(
+            f"server must be an optimizer, such as fm.optimizers.adam(0.01), but is {server!r}."
+        )
+    if not isinstance(aggregator, Aggregator):
+        raise SettingsError(
+            "aggregator must be built, such as fm.aggregators.weighted_mean(), but is "
+            f"{aggregator!r}."
+        )
 
     def init() -> Tree:
         model = work.objective.init()

@@ -1,6 +1,10 @@
 """The picture of a partition: how much each client has, and of what."""
 
+import getpass
+import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,18 @@ _COLOURS = (
 )  # fmt: skip
 _FEW = 60  # up to so many clients keep their order and have gaps between them
 _NAMED = 30  # up to so many have their ids written below
+
+
+def keep_out_of_home() -> None:
+    """Let Matplotlib keep its list of fonts with the temporary files, unless it was told where.
+
+    The folder stays, so that the list is made once and not in every run.
+    """
+    if "MPLCONFIGDIR" in os.environ:
+        return
+    folder = Path(tempfile.gettempdir()) / f"folkmoot-matplotlib-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["MPLCONFIGDIR"] = str(folder)
 
 
 def draw(
@@ -30,6 +46,7 @@ def draw(
         classes: The classes' names, (classes,); None without labels.
         title: What stands above.
     """
+    keep_out_of_home()
     from matplotlib.figure import Figure
 
     order = _order(sizes, counts)

@@ -39,17 +39,14 @@ def evaluate(objective: Objective, *, batch_size: int | None = 500) -> LocalWork
     return LocalWork("evaluate", objective, plan, start, step, finish, correct=None, train=False)
 
 
-def finished(objective: Objective, sums: Tree, over_clients: bool = False) -> dict[str, float]:
+def finished(objective: Objective, sums: Tree) -> dict[str, float]:
     """Turn added sums into values by metric name.
 
     Args:
         objective: Whose metrics they are.
         sums: From `evaluate`, of one client or added over several.
-        over_clients: Whether they were added over clients; then a metric that is no function of
-            sums is named as the mean of clients that it is.
     """
-    values = {}
-    for metric in objective.metrics:  # type: ignore[attr-defined]
-        name = f"{metric.name} (mean of clients)" if metric.whole and over_clients else metric.name
-        values[name] = metric.finish(sums[metric.name].to(torch.float64))
-    return values
+    return {
+        metric.name: metric.finish(sums[metric.name].to(torch.float64))
+        for metric in objective.metrics  # type: ignore[attr-defined]
+    }

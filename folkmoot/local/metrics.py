@@ -104,8 +104,8 @@ def f1(positive: int = 1) -> Metric:
 def whole(name: str, function: Callable[[Any, Any], float], better: str = "higher") -> Metric:
     """Build a metric that is no function of sums, such as a rank statistic.
 
-    On the held-out set it is exact. Over clients it is the mean of the clients' values by examples,
-    and is reported as `name (mean of clients)`.
+    On the held-out set it is exact. Over clients, in the column `clients_<name>`, it can only be
+    the mean of the clients' values by examples, which is not its value over all their rows.
 
     Args:
         name: What it is called in tables.

@@ -58,8 +58,11 @@ class ModuleObjective:
         }
 
     def module(self, state: Tree) -> nn.Module:
-        """Return an ordinary module with a state's parameters, tied weights still tied."""
-        module = copy.deepcopy(self.model)
+        """Return an ordinary module with a state's parameters, ready to predict.
+
+        It is in evaluation mode, and tied weights are still tied.
+        """
+        module = copy.deepcopy(self.model).eval()
         leaves = {**state["params"], **state.get("buffers", {}), **state.get("counts", {})}
         with torch.no_grad():
             for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

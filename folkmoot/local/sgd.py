@@ -89,6 +89,10 @@ def descent(
             f"Local work needs an objective, but was given the {kind} {name}. Say what is learnt: "
             "fm.classifier(model), fm.regressor(model), or fm.objective(model, loss)."
         )
+    if not isinstance(optimizer, Optimizer):
+        raise SettingsError(
+            f"optimizer must be built, such as fm.optimizers.adam(0.001), but is {optimizer!r}."
+        )
     if clip_gradient is not None:
         positive(clip_gradient=clip_gradient)
     plan = Plan(

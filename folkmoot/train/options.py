@@ -5,8 +5,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from folkmoot import engines
+from folkmoot.core import VERSION
 from folkmoot.core.algorithm import Algorithm, LocalWork
 from folkmoot.core.errors import SettingsError, did_you_mean
+
+PLANNED = {
+    "privacy": "differential privacy",
+    "secure": "secure aggregation",
+    "compress": "compression",
+    "personal": "a model with personal layers",
+    "fleet": "a fleet of slow and absent devices",
+    "deadline_s": "a fleet of slow and absent devices",
+    "over_select": "a fleet of slow and absent devices",
+    "buffer": "asynchronous training",
+    "on": "running on real sites",
+}
+"""Options of the plan that are not there yet, and what they will be for."""
 
 _BUILDERS = [getattr(engines, name) for name in engines.__all__]
 
@@ -14,6 +28,11 @@ _BUILDERS = [getattr(engines, name) for name in engines.__all__]
 def refuse_unknown(verb: str, unknown: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
     """Refuse a keyword that the verb does not have, with the nearest one that it has."""
     for option in unknown:
+        if option in PLANNED:
+            raise SettingsError(
+                f"{verb}() has no option {option!r} yet: {PLANNED[option]} is planned, and is not "
+                f"in version {VERSION}."
+            )
         raise SettingsError(
             f"{verb}() has no option {option!r}.{did_you_mean(option, known or ())}"
         )

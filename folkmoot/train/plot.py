@@ -5,19 +5,16 @@ own figures stay as they are. Colours are of Okabe and Ito's palette, which colo
 tell apart.
 """
 
-import atexit
 import contextlib
 import functools
 import io
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from folkmoot.core.errors import SettingsError
+from folkmoot.data.picture import keep_out_of_home
 from folkmoot.train.checkpoint import write_atomically
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.panels import CLIENTS, HELD_OUT, INK, LINE, MUTED, PAPER, main_panel, panels
@@ -101,23 +98,12 @@ def inline_svg(outcome: Outcome, *, small: bool = False) -> str:
 
 @contextlib.contextmanager
 def _matplotlib() -> Iterator[None]:
-    """Set our style for a while; keep Matplotlib from complaining of a home it cannot write to."""
-    if "MPLCONFIGDIR" not in os.environ and not _has_home():
-        folder = tempfile.mkdtemp(prefix="folkmoot-matplotlib-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ["MPLCONFIGDIR"] = folder
+    """Set our style for a while."""
+    keep_out_of_home()
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
         yield
-
-
-def _has_home() -> bool:
-    """Tell whether there is a home folder in which Matplotlib can keep its list of fonts."""
-    try:
-        return os.access(Path.home(), os.W_OK)
-    except RuntimeError:
-        return False
 
 
 def _figure(inches: tuple[float, float]) -> Any:

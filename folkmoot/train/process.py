@@ -12,6 +12,7 @@ from torch import nn
 
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import Cohort, Opener, Setting
+from folkmoot.core.errors import SettingsError
 from folkmoot.core.fold import ascending
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import sequential
@@ -44,9 +45,13 @@ class Process:
 
         Returns:
             The next state, and what happened: round, clients asked and answered, who was left out
-                and why,
-            seconds of client work, bytes.
+            and why, seconds of client work, bytes.
         """
+        if not isinstance(state, Snapshot):
+            raise SettingsError(
+                "next() needs the state that initialize() or the last next() returned, but was "
+                f"given a {type(state).__name__}."
+            )
         federation = as_clients(clients)
         setting = Setting(federation, self.seed)
         if state.round == 0:

@@ -6,7 +6,6 @@ when the run fails.
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -89,16 +88,6 @@ def lines(every_round: bool = False) -> Iterator[Callback]:
     def listen(event: Event) -> None:
         if event.kind == "round" and (every_round or event.row["evaluated"]):
             print(line_of(event), file=sys.stderr, flush=True)
-
-    yield listen
-
-
-@contextlib.contextmanager
-def json_lines() -> Iterator[Callback]:
-    """Print one JSON object for each event, to stdout."""
-
-    def listen(event: Event) -> None:
-        print(json.dumps({"event": event.kind, "round": event.round, **event.row}), flush=True)
 
     yield listen
 

@@ -38,7 +38,7 @@ def run(
     algorithm: Algorithm,
     clients: Any,
     *,
-    rounds: int,
+    rounds: int | None = None,
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
     test: Any = None,
@@ -85,7 +85,7 @@ def run(
         best: The metric that chooses `result.best`, such as "accuracy"; None is accuracy where
             there is one, else the loss. On the held-out set, or over clients' tests where there is
             none.
-        stop: When to end early: `fm.train.stopping.patience(...)`, `target(...)`, or a function of
+        stop: When to end early: `fm.stopping.patience(...)`, `target(...)`, or a function of
             the history.
         callbacks: Functions of an `Event`, called at the start, after each round and at the end.
         progress: How to show what happens; False for nothing; None for a live bar on a terminal or
@@ -113,6 +113,8 @@ def run(
     """
     refuse_unknown("run", unknown, run.__kwdefaults__)
     refuse_no_algorithm("run", algorithm)
+    if rounds is None:
+        raise SettingsError("run() needs rounds=, the number of rounds to run.")
     refuse_numbers(rounds=rounds, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
     refuse_seed(seed)
     refuse_functions(stop, callbacks)

@@ -63,7 +63,8 @@ def rows(client):
 
 def work_of(**options):
     torch.manual_seed(1)
-    return fm.local.sgd(fm.classifier(nn.Linear(3, 2)), lr=0.1, batch_size=2, **options)
+    options = {"batch_size": 2} | options
+    return fm.local.sgd(fm.classifier(nn.Linear(3, 2)), lr=0.1, **options)
 
 
 class Asked:
@@ -291,8 +292,13 @@ def test_a_worker_that_leaves_by_itself_is_named_too():
     asked.engine.close()
 
 
+def leaping():
+    """Take two steps along all rows: the second meets what the first has made of huge ones."""
+    return work_of(batch_size=None, epochs=2)
+
+
 def huge(client):
-    """Return rows that are finite, but whose products are not."""
+    """Return rows of both classes that are finite, but whose products are not."""
     return {**rows(client), "x": torch.full((4, 3), 3e38)}
 
 
@@ -304,8 +310,8 @@ def test_a_client_whose_update_is_not_finite_is_left_out_and_the_round_goes_on(e
     clients = fm.data.from_function(range(6), load)
     others = fm.sampling.fixed([0, 1, 2, 4, 5])
 
-    result = fm.run(fm.fedavg(work_of()), clients, rounds=2, engine=engine, progress=False)
-    without = fm.run(fm.fedavg(work_of()), clients, rounds=2, sampling=others, progress=False)
+    result = fm.run(fm.fedavg(leaping()), clients, rounds=2, engine=engine, progress=False)
+    without = fm.run(fm.fedavg(leaping()), clients, rounds=2, sampling=others, progress=False)
 
     assert [(left.client, left.round) for left in result.left_out] == [(3, 1), (3, 2)]
     assert "leaf params/weight holds 6 of 6 numbers that are NaN" in result.left_out[0].reason
@@ -318,7 +324,7 @@ def test_a_single_update_that_is_not_finite_is_told_apart(engine):
     def load(client):
         return huge(client) if client == 3 else rows(client)
 
-    asked = Asked(engine, load, work_of())
+    asked = Asked(engine, load, leaping())
 
     left = [found for _, found in asked.singles() if isinstance(found, LeftOut)]
     asked.engine.close()
@@ -335,15 +341,15 @@ def test_a_run_in_which_every_client_diverges_stops(engine):
         DivergenceError,
         match=r"round 1: .* each of the 4 clients that trained .* client 0: .*leaf params/weight",
     ):
-        fm.run(fm.fedavg(work_of()), clients, rounds=5, engine=engine, progress=False)
+        fm.run(fm.fedavg(leaping()), clients, rounds=5, engine=engine, progress=False)
 
 
 def test_a_client_without_rows_does_not_hide_that_all_others_diverge():
     x = torch.full((8, 3), 3e38)
-    clients = from_pool({"x": x, "y": torch.zeros(8).long()}, [0, 1, 2], [0, 4, 4], name="pool")
+    clients = from_pool({"x": x, "y": torch.arange(8) % 2}, [0, 1, 2], [0, 4, 4], name="pool")
 
     with pytest.raises(DivergenceError, match="Lower the learning rate"):
-        fm.run(fm.fedavg(work_of()), clients, rounds=5, progress=False)
+        fm.run(fm.fedavg(leaping()), clients, rounds=5, progress=False)
 
 
 @every_engine

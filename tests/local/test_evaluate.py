@@ -89,16 +89,16 @@ def test_a_whole_metric_sees_all_rows_of_a_client_at_once(local_update):
     assert update.value["range"].tolist() == [6.0, 3.0]  # (3 - 1) for each of three rows
 
 
-def test_over_clients_a_whole_metric_is_named_as_the_mean_that_it_is():
+def test_over_clients_a_whole_metric_is_their_mean_by_examples():
     objective = fm.regressor(
         line_of(1.0), metrics=[fm.metrics.whole("range", lambda outputs, targets: 0.0)]
     )
     sums = {metric.name: tensor([6.0, 3.0]) for metric in objective.metrics}
 
-    assert list(finished(objective, sums)) == ["loss", "rmse", "mae", "range"]
-    named = finished(objective, sums, over_clients=True)
-    assert list(named) == ["loss", "rmse", "mae", "range (mean of clients)"]
-    assert named["range (mean of clients)"] == 2.0
+    values = finished(objective, sums)
+
+    assert list(values) == ["loss", "rmse", "mae", "range"]
+    assert values["range"] == 2.0
 
 
 def test_evaluation_takes_the_rows_as_they_stand(local_update):

@@ -77,6 +77,17 @@ def nan_loss(outputs, targets):
     return outputs[:, 0] * float("nan")
 
 
+def asking(aggregator):
+    """Build an algorithm by hand, whose one task is combined by whatever is given."""
+    usual = fm.fedavg(work_of())
+
+    def round(state):
+        yield fm.Task(state, usual.works[0], aggregator)
+        return state
+
+    return usual._replace(name="mine", round=round)
+
+
 INF = float("inf")
 CHOOSE = {
     "unknown": lambda clients, round, rng: [0, 99],
@@ -216,12 +227,20 @@ MISTAKES = {
         ["process() needs an algorithm", "fm.fedavg(work)", "a LocalWork"],
     ),
     "the name of an aggregator": (
-        lambda: run(built=fm.fedavg(work_of(), aggregator="median")),
-        ["a Task of LocalWork, str", "fm.aggregators.weighted_mean()"],
+        lambda: fm.fedavg(work_of(), aggregator="median"),
+        ["aggregator must be built", "fm.aggregators.weighted_mean()", "'median'"],
     ),
     "an aggregator that was not called": (
-        lambda: run(built=fm.fedavg(work_of(), aggregator=fm.aggregators.uniform_mean)),
-        ["a Task of LocalWork, function", "with ()"],
+        lambda: fm.fedavg(work_of(), aggregator=fm.aggregators.uniform_mean),
+        ["aggregator must be built", "fm.aggregators.weighted_mean()"],
+    ),
+    "the name of a server's optimizer": (
+        lambda: fm.fedavg(work_of(), server="adam"),
+        ["server must be an optimizer", "fm.optimizers.adam(0.01)", "'adam'"],
+    ),
+    "a task of the user's own without an aggregator": (
+        lambda: run(built=asking(None)),
+        ["algorithm 'mine'", "a Task of LocalWork, NoneType", "an aggregator"],
     ),
     "two metrics of one name": (
         lambda: fm.classifier(Net(), metrics=[fm.metrics.accuracy()]),

@@ -1,12 +1,15 @@
 """The picture of a run: what is marked where, and that every odd run can be drawn."""
 
 import math
+import os
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 
 from folkmoot.core.errors import SettingsError
+from folkmoot.data import picture
 from folkmoot.train import plot
 from folkmoot.train.panels import HELD_OUT, _apart, _edges
 from folkmoot.train.plot import draw, inline_svg, write_picture
@@ -135,15 +138,11 @@ def test_pyplot_is_never_used(judged, monkeypatch):
     assert draw(judged)._repr_png_().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("home", [True, False], ids=["a home", "no home to write to"])
-def test_fonts_are_listed_elsewhere_only_where_there_is_no_home_to_write_to(
-    monkeypatch, tmp_path, home
-):
-    monkeypatch.setattr(plot.os, "environ", {"HOME": "/"})
-    monkeypatch.setattr(plot, "_has_home", lambda: home)
-    monkeypatch.setattr(plot.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+def test_matplotlib_keeps_nothing_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setattr(picture.tempfile, "gettempdir", lambda: str(tmp_path))
 
     with plot._matplotlib():
         pass
 
-    assert plot.os.environ.get("MPLCONFIGDIR") == (None if home else str(tmp_path))
+    assert Path(os.environ["MPLCONFIGDIR"]).parent == tmp_path
