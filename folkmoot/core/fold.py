@@ -1,8 +1,8 @@
 """How a cohort becomes one sum, with the same bits wherever its clients ran.
 
 Ascending ids are cut into blocks whose sizes follow from the cohort's size alone (guided: a tenth
-of what is left, at least 1). Each block is folded in order from zero, and blocks are added in
-order. Engines and coordinator all call this file.
+of what is left, at least 1 and a 128th of the cohort). Each block is folded in order from zero, and
+blocks are added in order. Engines and coordinator all call this file.
 """
 
 import itertools
@@ -33,11 +33,11 @@ def ascending(ids: Iterable[ClientId]) -> tuple[ClientId, ...]:
 
 
 def blocks(clients: Sequence[ClientId]) -> list[Sequence[ClientId]]:
-    """Cut a cohort, in its order, into blocks of max(1, left // 10) clients."""
+    """Cut a cohort, in its order, into blocks of max(1, cohort // 128, left // 10) clients."""
     cut: list[Sequence[ClientId]] = []
     begin = 0
     while begin < len(clients):
-        size = max(1, (len(clients) - begin) // 10)
+        size = max(1, len(clients) // 128, (len(clients) - begin) // 10)
         cut.append(clients[begin : begin + size])
         begin += size
     return cut

@@ -15,7 +15,7 @@ Tree = dict[str, Any]
 Path = tuple[str, ...]
 
 # Asked for each leaf and step, so without the way through torch's modules.
-_is_compiling = torch.compiler.is_compiling
+_is_compiling = torch.compiler.is_dynamo_compiling
 _is_mapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
@@ -23,10 +23,10 @@ def leaves(tree: Tree) -> list[Tensor]:
     """Return the tensors of a tree, in order."""
     found: list[Tensor] = []
     for value in tree.values():
-        if type(value) is dict:
-            found += leaves(value)
-        else:
+        if type(value) is not dict:
             found.append(value)
+        elif value:
+            found += leaves(value)
     return found
 
 
@@ -50,10 +50,10 @@ def aligned(tree: Tree, other: Tree) -> list[Tensor]:
         raise KeyError(f"Trees of other keys: {', '.join(tree)}; {', '.join(other)}.")
     found: list[Tensor] = []
     for key, value in tree.items():
-        if type(value) is dict:
-            found += aligned(value, other[key])
-        else:
+        if type(value) is not dict:
             found.append(other[key])
+        elif value or other[key]:
+            found += aligned(value, other[key])
     return found
 
 

@@ -7,6 +7,7 @@ without a usable answer leaves everything but its number as it was.
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
+from folkmoot.aggregators.faults import not_finite
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Update
@@ -68,7 +69,7 @@ def run_round(
     """Drive one round with one cohort, through as many exchanges as the algorithm asks.
 
     Raises:
-        DivergenceError: If every update of an exchange is not finite.
+        DivergenceError: If every update of an exchange is not finite, or the new model is not.
         SettingsError: If the algorithm's round does not yield tasks.
     """
     steps = begun(algorithm, snapshot.state)
@@ -80,6 +81,7 @@ def run_round(
         try:
             task = steps.send(answer) if answer is not None else next(steps)
         except StopIteration as done:
+            refuse_divergence(done.value, cohort.round)
             return Snapshot(cohort.round, done.value, codecs, own), report
         check_task(algorithm, task)
         state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"))
@@ -111,6 +113,17 @@ def begun(algorithm: Algorithm, state: Tree) -> Round:
             "the next state."
         )
     return steps
+
+
+def refuse_divergence(state: Tree, round: int) -> None:
+    """Refuse a model that is not finite: finite updates may overflow where they are added, and a
+    server optimizer may divide by nothing."""
+    reason = not_finite({name: state[name] for name in ("params", "buffers")})
+    if reason:
+        raise DivergenceError(
+            f"Training diverged in round {round}: of the new model, {reason}, though the updates "
+            "were finite. Lower the learning rate, also the server optimizer's."
+        )
 
 
 def check_task(algorithm: Algorithm, task: Any) -> Task:

@@ -49,20 +49,24 @@ def test_a_client_that_stands_twice_is_refused_by_name():
         (1, [1]),
         (19, [1] * 19),
         (25, [2, 2, 2] + [1] * 19),  # 25, 23 and 21 have two tenths, 19 has one
-        (100, [10, 9, 8, 7, 6, 6, 5, 4, 4, 4, 3, 3, 3, 2, 2, 2, 2] + [1] * 20),
+        (40, [4, 3, 3, 3, 2, 2, 2, 2] + [1] * 19),  # 40, 36, 33, 30, 27, 25, 23, 21, 19 are left
     ],
 )
 def test_a_block_is_a_tenth_of_what_is_left(clients, sizes):
     blocks = fold.blocks(range(clients))
 
-    found = [len(block) for block in blocks]
-    if clients == 100:
-        left, sizes = 100, []
-        while left:
-            sizes.append(max(1, math.floor(left / 10)))
-            left -= sizes[-1]
-    assert found == sizes
+    assert [len(block) for block in blocks] == sizes
     assert [client for block in blocks for client in block] == list(range(clients))
+
+
+def test_no_block_is_smaller_than_a_128th_of_the_cohort_but_the_last():
+    sizes = [len(block) for block in fold.blocks(range(1_000))]
+
+    # While 80 or more are left a tenth is more than 1000 // 128 = 7; then 7 at a time.
+    assert sizes[:3] == [100, 90, 81]
+    assert set(sizes[-10:-1]) == {7}
+    assert 1 <= sizes[-1] <= 7
+    assert sum(sizes) == 1_000
 
 
 def test_blocks_follow_from_the_cohort_s_size_alone():

@@ -156,6 +156,16 @@ def test_training_that_diverges_everywhere_is_told_with_client_round_and_leaf(
         one_round(algorithm, {3: pull(1e30), 5: pull(-1e30)})
 
 
+def test_finite_updates_whose_sum_overflows_are_told_as_divergence(line, pull, one_round):
+    algorithm = fm.fedavg(fm.local.sgd(line(), lr=0.5))
+
+    # A delta of 1e38 is finite in float32, whose largest number is 3.4e38; ten of them are not.
+    with pytest.raises(
+        DivergenceError, match=r"round 1: of the new model, leaf params/w .* updates were finite"
+    ):
+        one_round(algorithm, {0: pull(2e38, rows=10), 1: pull(2e38, rows=10)})
+
+
 def test_clients_who_could_not_train_do_not_hide_that_the_others_diverged(line, pull, one_round):
     work = fm.local.sgd(line(), lr=1.0, batch_size=2, last="drop")
 
