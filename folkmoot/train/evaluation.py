@@ -118,13 +118,16 @@ class Judge:
         part = "test" if self.num_shards else "clients"
         return Best(f"{part}_{metric}", self.better[metric])
 
-    def __call__(self, state: Tree, engine: Engine, round: int) -> dict[str, Any]:
-        """Return a round's evaluation as columns of its row."""
+    def __call__(
+        self, state: Tree, engine: Engine, round: int
+    ) -> tuple[dict[str, Any], dict[ClientId, ClientResult]]:
+        """Return a round's evaluation as columns of its row, and each judged client's results."""
         row: dict[str, Any] = {"evaluated": True}
         if self.num_shards:
             values = on_held_out(self.work, state, engine, self.num_shards, round)
             row |= {f"test_{name}": value for name, value in values.items()}
-        return row | spread(self.clients(state, engine, round), self.metrics)
+        judged = self.clients(state, engine, round)
+        return row | spread(judged, self.metrics), judged
 
     def clients(self, state: Tree, engine: Engine, round: int) -> dict[ClientId, ClientResult]:
         """Return the model's results on each judged client's own test examples."""

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import SettingsError
 from folkmoot.train.environment import digest_of
-from folkmoot.train.evaluation import ClientResult, model_of
+from folkmoot.train.evaluation import model_of
 from folkmoot.train.outcome import Outcome, Times
 from folkmoot.train.record import plain, read_record, write_record
 from folkmoot.train.standing import Program, Standing
@@ -166,7 +165,6 @@ def _check_model(model: Any, state_dict: dict[str, Tensor]) -> None:
 def result_of(
     program: Program,
     standing: Standing,
-    judged: dict[ClientId, ClientResult],
     settings: dict[str, Any],
     total_s: float,
 ) -> Result:
@@ -179,7 +177,7 @@ def result_of(
         best=standing.best,
         history=standing.history,
         # Their sums are for adding up; what they make is here.
-        clients={client: found._replace(sums={}) for client, found in judged.items()},
+        clients={client: found._replace(sums={}) for client, found in standing.judged.items()},
         settings=plain(settings),
         times=_times(standing, total_s),
         ended=standing.ended,

@@ -185,17 +185,13 @@ def run(
         while not is_over(program, standing):
             standing = advance(program, standing, opened)
             _tell(tell, Event("round", standing.snapshot.round, rounds, standing.history[-1]))
-        judged = judge.clients(standing.snapshot.state, opened, standing.snapshot.round)
-        _tell(
-            tell,
-            Event(
-                "end",
-                standing.snapshot.round,
-                rounds,
-                standing.history[-1] if standing.history else {},
-            ),
-        )
-    result = result_of(program, standing, judged, settings, now() - begun)
+        last = standing.history[-1] if standing.history else {}
+        if not standing.judged:
+            # A run that was over when it was resumed has not judged its model.
+            judged = judge.clients(standing.snapshot.state, opened, standing.snapshot.round)
+            standing = standing._replace(judged=judged)
+        _tell(tell, Event("end", standing.snapshot.round, rounds, last))
+    result = result_of(program, standing, settings, now() - begun)
     for folder in {Path(chosen) for chosen in (checkpoint, save, place) if chosen is not None}:
         result.save(folder)
     return result

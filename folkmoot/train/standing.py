@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from folkmoot.core.algorithm import Algorithm
-from folkmoot.core.engine import Engine
+from folkmoot.core.engine import ClientId, Engine
 from folkmoot.core.errors import QuorumError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
@@ -19,7 +20,7 @@ from folkmoot.train.checkpoint import (
     save_checkpoint,
 )
 from folkmoot.train.described import described
-from folkmoot.train.evaluation import Judge, model_of
+from folkmoot.train.evaluation import ClientResult, Judge, model_of
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 from folkmoot.train.sampling import Sampling, draw_cohort
 from folkmoot.train.stopping import Best, Row, Stop, improves
@@ -55,6 +56,8 @@ class Standing(NamedTuple):
     """The model of the best round; empty before the first evaluation."""
     ended: str | None = None
     """Why the run ends before its last round."""
+    judged: Mapping[ClientId, ClientResult] = MappingProxyType({})
+    """This model on each judged client's own test examples; empty where that was not asked yet."""
 
 
 def begin(program: Program, resume: bool) -> Standing:
@@ -103,13 +106,16 @@ def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
     trained = now()
     row = _row(report, trained - started, engine.streams)
     best, best_model = standing.best, standing.best_model
+    judged: Mapping[ClientId, ClientResult] = {}
     if number % program.evaluate_every == 0 or number == program.rounds:
-        row |= program.judge(snapshot.state, engine, number)
+        columns, judged = program.judge(snapshot.state, engine, number)
+        row |= columns
         if improves(best, row.get(best.metric, math.nan)):
             best, best_model = best.at(number, row[best.metric]), model_of(snapshot.state)
     row["evaluation_s"] = now() - trained
     history = [*standing.history, row]
-    following = Standing(snapshot, history, best, best_model, _why_stop(program, history))
+    ended = _why_stop(program, history)
+    following = Standing(snapshot, history, best, best_model, ended, judged)
     _refuse_silence(history)
     if program.folder and (number % program.checkpoint_every == 0 or is_over(program, following)):
         facts = {"history": history, "best": list(best), "program": program.identity}
