@@ -37,7 +37,7 @@ def misfit(update: Update, expected: Update) -> str | None:
         ("counts", update.counts, expected.counts),
     ):
         if not _same(given, wanted):
-            found = differences(wanted, given)
+            found = differences(wanted, given) or ["it has other empty parts"]
             return f"its {part} does not fit the model: {'; '.join(found[:3])}"
     return None
 

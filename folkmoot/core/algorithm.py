@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     steps: int | Tensor
     """Local steps done."""
     examples: int | Tensor
-    """Distinct examples that were used."""
+    """Examples that the steps worked through, at most an epoch's."""
 
 
 class Plan(NamedTuple):

@@ -26,8 +26,8 @@ class Cut(NamedTuple):
 
     @property
     def used(self) -> int:
-        """Distinct examples that the steps work through; all, where no step is asked: a cohort
-        whose weights are all 0 would have no mean."""
+        """Examples that the steps work through, at most an epoch's."""
+        # An epoch's where no step is asked: a cohort whose weights are all 0 would have no mean.
         return sum(self.sizes[: self.steps] if self.steps else self.sizes)
 
 

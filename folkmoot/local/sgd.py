@@ -1,8 +1,8 @@
 """Local training: steps of an optimizer along the (corrected) gradient.
 
 McMahan et al., AISTATS 2017, arXiv:1602.05629, ClientUpdate. The weight of an update is the number
-of distinct examples that were used; momentum and other optimizer state begin anew for each client
-and round.
+of examples that its steps worked through, at most an epoch's. Momentum and other optimizer state
+begin anew for each client and round.
 """
 
 import torch

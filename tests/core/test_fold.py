@@ -173,6 +173,7 @@ def test_a_fitting_update_has_no_fault():
             "dtype torch.float64, expected torch.float32",
         ),
         (FITTING._replace(value={"in": {"w": [1.0, 2.0]}}), "is a list, not a tensor"),
+        (FITTING._replace(value={**FITTING.value, "out": {}}), "its value .* other empty parts"),
         (FITTING._replace(counts={}), "its counts .* leaf n is missing"),
         (FITTING._replace(counts={"n": tensor([1])}), r"shape \(1,\), not \(\)"),
         (
