@@ -24,8 +24,10 @@ Rate = float | Callable[[int], float]
 
 
 class Optimizer(NamedTuple):
-    """`init(params)` -> state; `step(params, direction, state, round, sign)` writes into params and
-    state."""
+    """A first state, and a step along a direction that writes into parameters and state.
+
+    `init(params)` -> state; `step(params, direction, state, round, sign)`.
+    """
 
     name: str
     init: Callable[[Tree], Tree]

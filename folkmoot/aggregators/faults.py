@@ -82,8 +82,7 @@ def is_finite(tree: Tree) -> bool:
 
 
 def differences(expected: Tree, found: Tree) -> list[str]:
-    """Name what keeps `found` from having the leaves of `expected`: missing, extra, shapes,
-    dtypes."""
+    """Name how leaves of `found` differ from `expected`: missing, extra, shapes, dtypes."""
     wanted, given = dict(trees.items(expected)), dict(trees.items(found))
     faults = [f"leaf {trees.name(path)} is missing" for path in wanted if path not in given]
     faults += [f"leaf {trees.name(path)} is not expected" for path in given if path not in wanted]

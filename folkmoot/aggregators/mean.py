@@ -59,8 +59,7 @@ def _by_weight(added: Sum) -> float:
     if not added.weight:
         raise QuorumError(
             f"The weights of all {added.count} clients that answered add up to 0, so there is no "
-            "weighted mean. Look "
-            "at the clients' numbers of examples, or use uniform_mean()."
+            "weighted mean. Look at the clients' numbers of examples, or use uniform_mean()."
         )
     return added.weight
 

@@ -2,13 +2,12 @@
 
 McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
 2017, arXiv:1602.05629, algorithm 1. Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
-arXiv:2003.00295,
-algorithm 1: FedAvgM, FedAdagrad, FedAdam and FedYogi are this with another `server`.
+arXiv:2003.00295, algorithm 1: FedAvgM, FedAdagrad, FedAdam and FedYogi are this with another
+`server`.
 
 State: parameters, buffers, counts, the optimizer's state and the number of the next round. One
-    exchange a round;
-the model travels down, its delta travels up. BatchNorm statistics are averaged, never stepped by
-the optimizer.
+exchange a round; the model travels down, its delta travels up. BatchNorm statistics are averaged,
+never stepped by the optimizer.
 """
 
 import torch

@@ -1,10 +1,9 @@
 """Clip: bound how far one client can move the sum.
 
 McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018,
-arXiv:1710.06963, section 3.
-The bound must hold in float32 as it is added, not only on paper: a scale computed in float32 leaves
-    the unit
-ball in most cases (by 1e-6), so the norm is taken in float64 and the scale guarded by 2^-20.
+arXiv:1710.06963, section 3. The bound must hold in float32 as it is added, not only on paper: a
+scale computed in float32 leaves the unit ball in most cases (by 1e-6), so the norm is taken in
+float64 and the scale guarded by 2^-20.
 """
 
 import torch

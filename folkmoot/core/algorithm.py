@@ -71,8 +71,7 @@ class Objective(Protocol):
 
 
 Correct = Callable[[Tree, Tree, Tree, Tree], Tree]
-"""`correct(gradient, params, sent, own)` -> gradient: the one seam between gradient and optimizer
-step."""
+"""`correct(gradient, params, sent, own)` -> gradient: the one seam before the optimizer step."""
 
 
 def unchanged(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
@@ -93,8 +92,10 @@ class LocalWork(NamedTuple):
     start: Callable[[Tree, Tree, Tensor], Tree]
     """`start(sent, own, key)` -> carry."""
     step: "Callable[[LocalWork, Tree, Tree, Batch], Tree]"
-    """`step(work, sent, carry, batch)` -> carry. The work itself comes first, so that a transform
-    that replaces `objective` or `correct` is heard."""
+    """`step(work, sent, carry, batch)` -> carry.
+
+    The work comes first, so that a transform that replaces `objective` or `correct` is heard.
+    """
     finish: Callable[[Tree, Tree, Seen], tuple[Update, Tree]]
     """`finish(sent, carry, seen)` -> update, own."""
     own: Callable[[Tree], Tree] | None = None
@@ -121,8 +122,7 @@ class Algorithm(NamedTuple):
 
     name: str
     init: Callable[[], Tree]
-    """Start from the objective's parameters. `params`, `buffers` and `counts` of the state are the
-    model."""
+    """First state, with the objective's parameters; `params`, `buffers`, `counts` are the model."""
     round: Callable[[Tree], Round]
     """One round, as a generator of tasks that returns the next state."""
     works: tuple[LocalWork, ...]

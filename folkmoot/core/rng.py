@@ -3,8 +3,8 @@
 All streams are counter-based: a 64-bit key and an index give a number, whoever asks, whenever, in
 whatever order. Nothing here reads or changes a global generator. The mixer is splitmix64 (Steele,
 Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), written once for numpy
-and once for torch.
-Not for secrets, and not for privacy noise: those come from the operating system.
+and once for torch. Not for secrets, and not for privacy noise: those come from the operating
+system.
 """
 
 import hashlib

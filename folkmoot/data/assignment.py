@@ -35,8 +35,7 @@ class Partition:
         if len(wrong):
             raise DataError(
                 f"{self.name}: row {wrong[0]} belongs to {times[wrong[0]]} clients. A partition "
-                "gives "
-                "every row of the pooled set to exactly one client."
+                "gives every row of the pooled set to exactly one client."
             )
         object.__setattr__(self, "ids", plain_ids(self.ids or range(len(self.indices))))
         if len(self.ids) != len(self.indices):

@@ -222,8 +222,7 @@ class ClientData(Mapping[Id, Client]):
 
 
 def plain_id(value: Any) -> Id:
-    """Turn numpy's and torch's integers and strings into Python's, and refuse what cannot be an
-    id."""
+    """Turn numpy's and torch's integers and strings into Python's; refuse what is no id."""
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bool | np.bool_):
@@ -237,8 +236,7 @@ def plain_id(value: Any) -> Id:
 
 
 def plain_ids(ids: Iterable[Any]) -> range | list[Id]:
-    """Return ids as Python integers or strings in the order given; refuse a mixture and repeated
-    ids."""
+    """Return ids as Python integers or strings, in order; refuse a mixture and repeated ids."""
     if isinstance(ids, range):
         return ids
     if isinstance(ids, str | int):
@@ -251,8 +249,7 @@ def plain_ids(ids: Iterable[Any]) -> range | list[Id]:
         text = next(value for value in plain if isinstance(value, str))
         raise DataError(
             f"Client ids are all integers or all strings, but these hold both {number!r} and "
-            f"{text!r}. "
-            "Convert them to one type."
+            f"{text!r}. Convert them to one type."
         )
     if len(set(plain)) < len(plain):
         twice = next(value for value, times in Counter(plain).items() if times > 1)

@@ -45,8 +45,7 @@ def dirichlet_shares(
 
 
 def rows_and_labels(examples: Any) -> tuple[int, NDArray[Any] | None]:
-    """Return the number of rows, and their classes where leaf "y" (or the vector passed) holds
-    them.
+    """Return the number of rows, and their classes if leaf "y" or the vector passed holds them.
 
     Floats and labels of more than one dimension are no classes.
     """
@@ -81,9 +80,8 @@ def check_request(rows: int, num_clients: int, least: int) -> None:
         raise SettingsError(f"A client cannot have at least {least} rows. Use 0 or more.")
     if num_clients * least > rows:
         raise SettingsError(
-            f"{num_clients} clients with at least {least} row(s) each need {num_clients} * "
-            f"{least} = "
-            f"{num_clients * least} rows, but there are {rows}. Use fewer clients or a lower "
+            f"{num_clients} clients with at least {least} row(s) each need {num_clients} * {least} "
+            f"= {num_clients * least} rows, but there are {rows}. Use fewer clients or a lower "
             "minimum."
         )
 

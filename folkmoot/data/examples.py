@@ -73,8 +73,7 @@ def number_of_classes(tree: Tree) -> int | None:
 
 
 def content_hash(tree: Tree) -> str:
-    """Return sha256 (hex) over the names, dtypes, shapes and bytes of all leaves; about 0.6 s a
-    GiB."""
+    """Return sha256 (hex) over names, dtypes, shapes and bytes of leaves; about 0.6 s a GiB."""
     digest = hashlib.sha256()
     for path, leaf in leaves(tree):
         digest.update(f"{path} {leaf.dtype} {tuple(leaf.shape)};".encode())
@@ -111,8 +110,7 @@ def as_examples(anything: Any, *, owner: str = "The test data") -> Tree:
         }
     raise DataError(
         f"{owner}: found {describe(anything)}. Pass a dict of tensors such as "
-        f"{{'x': ..., 'y': ...}}, a pair "
-        "(x, y) of tensors or arrays, or a torch Dataset."
+        "{'x': ..., 'y': ...}, a pair (x, y) of tensors or arrays, or a torch Dataset."
     )
 
 
@@ -121,8 +119,7 @@ def read_dataset(dataset: Any, *, owner: str = "The test data") -> Tree:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise DataError(
             f"{owner}: {describe(dataset)} has no length, so its examples cannot be counted or "
-            "shuffled. "
-            "Read it into tensors first, and pass {'x': ..., 'y': ...}."
+            "shuffled. Read it into tensors first, and pass {'x': ..., 'y': ...}."
         )
     if len(dataset) == 0:
         raise DataError(f"{owner}: the Dataset is empty. Leave it out.")
@@ -137,8 +134,7 @@ def read_dataset(dataset: Any, *, owner: str = "The test data") -> Tree:
     except (TypeError, RuntimeError) as error:
         raise DataError(
             f"{owner}: the Dataset's items cannot be put into one tensor ({error}). Give it a "
-            "transform that "
-            "makes every item tensors of one shape."
+            "transform that makes every item tensors of one shape."
         ) from error
     return _default_floats(_collated(batch, owner))
 
@@ -151,8 +147,7 @@ def _collated(batch: Any, owner: str) -> Tree:
     parts = len(batch) if isinstance(batch, tuple | list) else 1
     raise DataError(
         f"{owner}: an item of the Dataset has {parts} part(s), but a pair (x, y) or a dict of "
-        "tensors is needed. "
-        "Let its __getitem__ return a dict, whose names are then the leaves."
+        "tensors is needed. Let its __getitem__ return a dict, whose names are then the leaves."
     )
 
 
@@ -167,8 +162,7 @@ def _tree(mapping: Mapping[Any, Any], owner: str, prefix: str) -> Tree:
         if not isinstance(name, str):
             raise DataError(
                 f"{owner}: the leaves of an example are named by strings, but one is named "
-                f"{name!r}. A dict of "
-                "clients belongs to clients=, not to one client or to test=."
+                f"{name!r}. A dict of clients belongs to clients=, not to one client or to test=."
             )
         nested = isinstance(value, Mapping)
         path = f"{prefix}{name}"

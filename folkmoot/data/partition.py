@@ -95,9 +95,8 @@ def dirichlet(
     else:
         raise SettingsError(
             f"dirichlet(alpha={alpha:g}): none of {draws:,} draws gave each of {num_clients} "
-            "clients at "
-            f"least {min_per_client} rows (the best left one with {best}). Raise alpha, lower "
-            "min_per_client (0 allows empty clients), or use fewer clients."
+            f"clients at least {min_per_client} rows (the best left one with {best}). Raise alpha, "
+            "lower min_per_client (0 allows empty clients), or use fewer clients."
         )
     owner = np.empty(rows, dtype=np.int64)
     for code, class_counts in enumerate(counts):
@@ -179,8 +178,7 @@ def classes_per_client(
         if len(members) < len(clients):
             raise SettingsError(
                 f"class {names[code].item()!r} has {len(members)} row(s), but {len(clients)} "
-                "clients are "
-                "to hold it. Use fewer clients or fewer classes a client."
+                "clients are to hold it. Use fewer clients or fewer classes a client."
             )
         owner[members] = np.resize(clients, len(members))
     return deal(owner, num_clients, labels, f"classes_per_client({classes})")
@@ -214,8 +212,7 @@ def by_column(examples: Any, column: Any) -> Partition:
 def quantity_skew(
     examples: Any, num_clients: int, *, alpha: float, min_per_client: int = 1, seed: int = 0
 ) -> Partition:
-    """Draw the sizes from a Dirichlet and fill them with shuffled rows: skew of sizes, not of
-    labels.
+    """Draw sizes from a Dirichlet and fill them with shuffled rows: skew of sizes, not of labels.
 
     Every client gets `min_per_client` rows; the rest is shared by one draw of Dirichlet(alpha).
 

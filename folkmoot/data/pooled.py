@@ -72,8 +72,8 @@ def from_arrays(
     if len(empty):
         raise DataError(
             f"{name}: client {ids[empty[0]].item()!r} has no train row ({len(empty)} such "
-            "client(s)). "
-            "Leave those clients out of the arrays, or move some of their rows to train."
+            "client(s)). Leave those clients out of the arrays, or move some of their rows to "
+            "train."
         )
     return from_pool(examples, ids.tolist(), train_sizes, test_sizes, name=name)
 
@@ -87,8 +87,7 @@ def from_pool(
     name: str,
     num_classes: int | None = None,
 ) -> ClientData:
-    """Build clients from a Tree whose rows already lie client by client, train rows before test
-    rows.
+    """Build clients from a Tree whose rows lie client by client, train rows before test rows.
 
     Nothing is checked: this is the fast way for sets whose files are known. Use `from_arrays` for
     others.

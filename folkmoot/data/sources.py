@@ -1,5 +1,4 @@
-"""Make `ClientData` from what a user has: arrays, a function, torch Datasets, or a list or dict of
-any of these.
+"""Make `ClientData` from arrays, a function, torch Datasets, or a list or dict of any of these.
 
 `as_clients` is what a run calls on its `clients=` argument.
 """

@@ -1,8 +1,7 @@
 """Which engine runs where nobody says: by rule, so that the same program chooses the same one.
 
 Exact: parallel with one stream a core. Otherwise: vectorized for small models, compiled where a run
-    is long
-enough to pay for it, else parallel.
+is long enough to pay for it, else parallel.
 """
 
 from typing import Any

@@ -1,13 +1,9 @@
-"""Workers as forked processes: one stream a core, data and model shared with the parent, sums in
-shared memory.
+"""Workers as forked processes: one stream a core; data, model and sums shared with the parent.
 
 A worker inherits clients, works and closures by fork, so nothing is pickled: classes of a notebook
-    cell work. It is
-forked anew when a task is asked that it has not inherited. When client code raises or calls
-`breakpoint()`, the
-worker only says so: the parent does that block again by itself, with the same bits, and the error
-    or the
-debugger is where the user can see it.
+cell work. It is forked anew when a task is asked that it has not inherited. When client code raises
+or calls `breakpoint()`, the worker only says so: the parent does that block again by itself, with
+the same bits, and the error or the debugger is where the user can see it.
 """
 
 import contextlib
@@ -36,8 +32,7 @@ from folkmoot.engines.worker import Known, block_of, end_with, serve, singles
 
 _KNOWN_TASKS = 8
 _MOST_HELD = 2
-"""Blocks that a worker is given: the one it trains and, until few are left, the next one, so that
-it need not wait for this process."""
+"""Blocks a worker holds: the one it trains and, until few are left, the next, so as not to wait."""
 _SLOTS_BYTES = 256 << 20
 """Memory that the sums of waiting blocks may take, where more than workers + 2 would."""
 _MOST_NAMES = 500
@@ -139,8 +134,7 @@ class Forked:
     def _blocks(
         self, known_at: int, state: State | None, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Iterator[Any]:
-        """Yield finished blocks in the cohort's order: sums, or single updates where there is no
-        state."""
+        """Yield finished blocks in the cohort's order: sums, or single updates without a state."""
         known = self._known[known_at]
         todo = fold.blocks(fold.ascending(cohort.clients))
         header = {"task": known_at, "cohort": cohort._replace(clients=())._asdict()}
@@ -267,15 +261,20 @@ class Forked:
 
 
 def _num_slots(streams: int, template: Update) -> int:
-    """Return how many sums may wait for their turn: many let long blocks begin first, so that all
-    workers end together; few keep a large model's memory small."""
+    """Return how many sums may wait for their turn.
+
+    Many let long blocks begin first, so that all workers end together; few keep a large model's
+    memory small.
+    """
     affordable = _SLOTS_BYTES // max(1, trees.num_bytes(template.value))
     return min(max(affordable, streams + 2), 4 * streams + 2)
 
 
 def _free(busy: Busy, ahead: bool) -> int | None:
-    """Return the worker with the least to do, if it may be given more: another block beside the one
-    that it trains only where that may lie `ahead`."""
+    """Return the worker with the least to do, if it may be given more.
+
+    Another block beside the one that it trains is given only where that may lie `ahead`.
+    """
     worker = min(range(len(busy)), key=lambda at: len(busy[at]))
     return worker if len(busy[worker]) < (_MOST_HELD if ahead else 1) else None
 

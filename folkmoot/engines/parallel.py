@@ -1,5 +1,4 @@
-"""The parallel engine: one stream of clients a core, each with one thread of arithmetic; the
-sequential bits.
+"""The parallel engine: one stream of clients a core, each of one thread; the sequential bits.
 
 Two streams of one thread are faster than one stream of two threads on every workload that was
 measured, and unlike intra-op threads they stay so when something else runs on the machine.
@@ -18,8 +17,7 @@ from folkmoot.engines.threaded import Threaded
 
 
 def can_fork() -> bool:
-    """Tell whether processes can be forked safely: Linux, and no accelerator in use by this
-    process."""
+    """Tell whether processes can be forked safely: on Linux, while this one uses no accelerator."""
     forks = "fork" in multiprocessing.get_all_start_methods() and os.uname().sysname == "Linux"
     return forks and not torch.cuda.is_initialized()
 

@@ -18,8 +18,7 @@ from folkmoot.engines.watched import watched
 
 
 def sequential() -> Opener:
-    """Run clients one after another, with one thread of arithmetic: the reference for all
-    engines."""
+    """Run clients one by one, with one thread of arithmetic: the reference for all engines."""
     return Sequential
 
 

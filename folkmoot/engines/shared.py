@@ -1,8 +1,7 @@
 """Trees in memory that forked processes share, and short messages between them.
 
 Memory is an anonymous mapping: nothing on disk, nothing to clean up, gone with the last process.
-    Messages are a JSON
-header and the bytes of a tree; nothing that can run is sent.
+Messages are a JSON header and the bytes of a tree; nothing that can run is sent.
 """
 
 import json
@@ -21,8 +20,7 @@ _LENGTH_BYTES = 8
 
 
 def shared_like(tree: Tree) -> Tree:
-    """Return zeros of a tree's shapes and dtypes, in memory that processes forked from here on
-    share."""
+    """Return zeros of a tree's shapes and dtypes, in memory shared with processes forked later."""
     leaves = trees.leaves(tree)
     ends = [0]
     for leaf in leaves:

@@ -22,8 +22,7 @@ def orders(keys: Sequence[int], sizes: Sequence[int], epoch: int) -> list[Tensor
         together.
     """
     hashed, owner, offset = _hashes([mix(key ^ epoch) for key in keys], sizes)
-    # Sorting by (client, hash) keeps each client's rows together; a stable sort makes ties
-    # harmless.
+    # Sorting by (client, hash) keeps each client's rows together; stable, so ties do no harm.
     order = np.argsort(hashed, kind="stable") if len(sizes) == 1 else np.lexsort((hashed, owner))
     return list(torch.split_with_sizes(torch.from_numpy(order - offset), list(sizes)))
 
@@ -39,8 +38,7 @@ def step_keys(keys: Sequence[int], steps: Sequence[int]) -> list[tuple[Tensor, .
 def _hashes(
     starts: Sequence[int], sizes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the hash of (start, index) for each index of each client, its client, and where that
-    one begins."""
+    """Return for each client and index: hash of (start, index), client, where that one begins."""
     if len(sizes) == 1:
         index = np.arange(sizes[0], dtype=np.uint64)
         zero = np.zeros(1, dtype=np.int64)

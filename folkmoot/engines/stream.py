@@ -80,8 +80,7 @@ class Stream:
         total: Sum,
         look: bool = False,
     ) -> Block:
-        """Train a block's clients in order and add what they encode to `total`, which is zero and
-        is written into.
+        """Train a block's clients in order and add what they encode into `total`, which is zero.
 
         A sum is finite only if all is finite that is in it. So updates are looked at one by one
         only where the sum is not: then the same work is done again, with a `look` at each.
@@ -129,8 +128,7 @@ class Stream:
     def single(
         self, task: Task, cohort: Cohort, client: ClientId, own: Tree | None, expected: Update
     ) -> Update | LeftOut:
-        """Do one client's work and return its update, in memory of its own, or why it is left
-        out."""
+        """Do one client's work; return its update, in memory of its own, or why it is left out."""
         try:
             update, _ = self.train(task, cohort, client, own)
         except Skipped as skipped:
@@ -149,8 +147,7 @@ class Stream:
         own: Tree | None,
         ready: tuple[Cut, Draws] | None = None,
     ) -> tuple[Update, Tree]:
-        """Do one client's work; errors come out as they are, with client, round and stage as a
-        note.
+        """Do one client's work; errors come out as they are, noted with client, round and stage.
 
         The update may share memory with the arena: use it before the next client, or copy it.
         """
@@ -247,8 +244,7 @@ class Stream:
 
 
 def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
-    """Train one client for one ordinary step, if nobody has yet: that shows what the model
-    draws."""
+    """Train one client for one ordinary step, if nobody has yet: it shows what the model draws."""
     objective: Any = task.work.objective
     if getattr(objective, "model", None) is None or objective.replica().is_random is not None:
         return

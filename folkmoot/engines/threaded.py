@@ -86,8 +86,11 @@ class Threaded:
         yield from self._in_order(single, fold.ascending(cohort.clients))
 
     def _in_order(self, function: Any, inputs: Any) -> Iterator[Any]:
-        """Yield results in the order of the inputs; at most workers + 2 are under way or waiting,
-        and none any more at the end, however it comes."""
+        """Yield results in the order of the inputs.
+
+        At most workers + 2 are under way or waiting, and none any more at the end, however it
+        comes.
+        """
         waiting: list[Future[Any]] = []
         before = generator_state()
         try:

@@ -2,10 +2,9 @@
 
 A small model's step is mostly dispatch, which many clients can share. Clients of a chunk are sorted
 by their number of steps, and those that are done drop off the end. Short batches are padded with
-rows of weight 0; models with batch
-statistics, and losses that are a scalar, are never padded: clients are grouped by the true size of
-    their
-batch instead. The numbers agree with the sequential engine's within rounding, not bit for bit.
+rows of weight 0; models with batch statistics, and losses that are a scalar, are never padded:
+clients are grouped by the true size of their batch instead. The numbers agree with the sequential
+engine's within rounding, not bit for bit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,8 +132,8 @@ class Vectorized:
         except RuntimeError as error:
             error.add_note(
                 f"While {len(chunk.clients)} clients were trained in one mapped program. If the "
-                "model "
-                "decides by the values of tensors, it cannot be mapped: use fm.engines.parallel()."
+                "model decides by the values of tensors, it cannot be mapped: use "
+                "fm.engines.parallel()."
             )
             raise
         client_s = now() - begun

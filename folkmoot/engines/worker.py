@@ -59,8 +59,11 @@ def end_with(parent: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, up to a bound: what is given back after one step costs
-    the next one a page fault a page, a sixth of a recurrent model's time."""
+    """Let this process keep what it frees, up to a bound.
+
+    What is given back after one step costs the next one a page fault a page, a sixth of a recurrent
+    model's time.
+    """
     libc = ctypes.CDLL(None)
     if sys.platform == "linux" and hasattr(libc, "mallopt"):
         libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)

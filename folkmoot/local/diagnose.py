@@ -32,9 +32,9 @@ def explain(objective: object, data: Tree, error: Exception) -> str:
         return f"There is no leaf {target!r} with the targets; the leaves are {_shapes(data)}."
     if labels is not None and "out of bounds" in text and not labels.is_floating_point():
         return (
-            f"Leaf {target} holds labels from {int(labels.min())} to {int(labels.max())}, which "
-            "do not fit the number of the "
-            "model's outputs. Count labels from 0, or give the last layer one output a class."
+            f"Leaf {target} holds labels from {int(labels.min())} to {int(labels.max())}, which do "
+            "not fit the number of the model's outputs. Count labels from 0, or give the last "
+            "layer one output a class."
         )
     if labels is not None and labels.is_floating_point() and "Long" in text:
         found = _short(labels.dtype)

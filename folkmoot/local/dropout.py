@@ -1,5 +1,4 @@
-"""Dropout from the step's key, not from a generator: equal masks sequential, in threads and under
-vmap.
+"""Dropout from the step's key, not a generator: equal masks in sequence, in threads, under vmap.
 
 Torch's dropout draws from one generator of the process, so two threads that train at once mix their
 streams. Inside `keyed`, `F.dropout` and its kin (hence `nn.Dropout`) draw their mask as an integer
@@ -63,8 +62,7 @@ def _mask(key: Tensor, call: int, tensor: Tensor, drop: float, channels: bool) -
 
 
 class KeyedDropout(TorchFunctionMode):
-    """While entered, dropout draws from `key`; calls are numbered in the order of the forward
-    pass."""
+    """While entered, dropout draws from `key`; calls are numbered in the forward pass's order."""
 
     def __init__(self, key: Tensor) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
-"""Evaluation is work like any other: its update is the sums of the metrics, and sums are all that
-leaves."""
+"""Evaluation is work like any other: its update is the metrics' sums, and only sums leave."""
 
 import torch
 from torch import Tensor

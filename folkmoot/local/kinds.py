@@ -106,8 +106,8 @@ def language_model(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleOb
         model: Its outputs are logits, (rows, length, vocabulary). It is copied.
         metrics: More metrics.
 
-    Data: "x" is int64 (rows, length); "y" is the next token at each place, or -100 where there is
-        none.
+    Data: "x" is int64 (rows, length); "y" is the next token at each place, -100 where there is
+    none.
     """
     nats = _over_tokens("loss", lambda outputs, targets: _tokens(outputs, targets)[0], "lower")
     perplexity = nats._replace(

@@ -1,5 +1,4 @@
-"""Metrics as sums: what is measured of each example can be added over batches, clients and
-machines.
+"""Metrics as sums: measures of single examples add up over batches, clients and machines.
 
 A mean of means is wrong whenever sizes differ, so a metric is `measure` (numbers per example, to be
 added) and `finish` (from the sums to the value): accuracy adds (right, 1), RMSE adds (squared
@@ -80,8 +79,7 @@ def mae() -> Metric:
 
 
 def f1(positive: int = 1) -> Metric:
-    """F1 score of one class, from added counts of true positives, false positives and false
-    negatives.
+    """F1 score of one class, from summed true positives, false positives and false negatives.
 
     Args:
         positive: The class whose score is meant.

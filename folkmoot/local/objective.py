@@ -39,8 +39,7 @@ class ModuleObjective:
     metrics: tuple[Metric, ...]
     """What evaluation reports; the first is the loss."""
     target: str | None = "y"
-    """The leaf of the data that holds the targets; all others are inputs. None: the inputs are the
-    targets."""
+    """The leaf that holds the targets, all others are inputs; None: inputs are the targets."""
     mean_loss: Loss | None = None
     """A fused form of `loss(...).mean()`, where there is one."""
     precision: str = "float32"
@@ -88,8 +87,7 @@ class ModuleObjective:
 
     @functools.cached_property
     def needs_pairs(self) -> bool:
-        """Whether a training batch of one row has no meaning, because layers use batch
-        statistics."""
+        """Whether training on one row has no meaning, because layers use batch statistics."""
         return any(isinstance(layer, _BATCH_STATISTICS) for layer in self.model.modules())
 
     @functools.cached_property
@@ -137,8 +135,7 @@ class ModuleObjective:
     def _mapped_grad(
         self, replica: Replica, params: Tree, buffers: Tree, counts: Tree, batch: Batch
     ) -> tuple[Tree, Tensor]:
-        """Differentiate under `torch.func` or the compiler: the same forward pass, bound to traced
-        leaves."""
+        """Differentiate under `torch.func` or the compiler: the same pass, on traced leaves."""
 
         def value(leaves: Tree, floats: Tree, integers: Tree) -> tuple[Tensor, tuple[Tree, Tree]]:
             replica.bind(list(leaves.values()))
@@ -262,8 +259,7 @@ def objective(
     if not any(p.requires_grad for p in model.parameters()):
         raise SettingsError(
             f"The model {type(model).__name__} has no trainable parameter, so there is nothing to "
-            "learn. Set "
-            "requires_grad on the parameters that should be trained."
+            "learn. Set requires_grad on the parameters that should be trained."
         )
     if isinstance(loss, type) or not callable(loss):
         found = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
@@ -287,8 +283,7 @@ def objective(
 
 
 def _loss_metric(loss: Loss) -> Metric:
-    """Report the loss as a mean over examples, also where the loss itself is a mean over a
-    batch."""
+    """Report the loss as a mean over examples, also where it is itself a mean over a batch."""
 
     def measure(outputs: Any, targets: Any) -> Tensor:
         value = loss(outputs, targets)

@@ -25,8 +25,7 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
     if before is None:
         raise SettingsError(
             f"The work {work.name!r} writes its own step, so a proximal term cannot ride on it. "
-            "Add the term in that "
-            "step, or build the work with local.sgd(...)."
+            "Add the term in that step, or build the work with local.sgd(...)."
         )
     if mu == 0:
         return work

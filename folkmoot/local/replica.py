@@ -20,8 +20,7 @@ Slot = tuple[dict[str, Any], str]
 
 
 def _slots(module: nn.Module, kind: str, names: dict[str, Tensor]) -> list[list[Slot]]:
-    """Find, for each named tensor, every place in the module that holds it (two where it is
-    tied)."""
+    """Find, for each named tensor, every place in the module that holds it (two where tied)."""
     places: dict[int, list[Slot]] = {id(tensor): [] for tensor in names.values()}
     for layer in module.modules():
         held = getattr(layer, kind)
@@ -34,8 +33,7 @@ def _slots(module: nn.Module, kind: str, names: dict[str, Tensor]) -> list[list[
 def shared_leaves(
     module: nn.Module,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Return what travels of a model: trainable parameters, floating buffers, other buffers; tied
-    ones once.
+    """Return what travels: trainable parameters, floating buffers, other buffers; tied ones once.
 
     Frozen parameters and non-persistent buffers stay in the module.
     """

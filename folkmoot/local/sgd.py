@@ -138,8 +138,7 @@ def checked(plan: Plan) -> Plan:
     """Return the plan, or refuse it with the reason."""
     if (plan.epochs is None) == (plan.steps is None):
         raise SettingsError(
-            "Local work runs for epochs or for steps: give one of them, not "
-            f"epochs={plan.epochs}, "
+            f"Local work runs for epochs or for steps: give one of them, not epochs={plan.epochs}, "
             f"steps={plan.steps}."
         )
     given = {"epochs": plan.epochs, "steps": plan.steps, "batch_size": plan.batch_size}

@@ -1,5 +1,4 @@
-"""Judging the global model: on the researcher's held-out set, and on each client's own test
-examples.
+"""Judging the global model: on the researcher's held-out set, and on each client's own tests.
 
 Both are tasks for the engine, so they run where clients run. Sums are added over shards and
 clients, so a value over clients is that of their pooled rows; quantiles need single clients'
@@ -26,8 +25,7 @@ from folkmoot.local.metrics import Metric
 from folkmoot.train.stopping import Best
 
 MOST_CLIENTS = 1_000
-"""Clients whose own tests are run at each evaluation; more are sampled down to these, once for a
-run."""
+"""Clients whose own tests an evaluation runs; of more, this many are sampled, once for a run."""
 _SHARD_ROWS = 500
 _ADD = total()
 
@@ -43,8 +41,7 @@ class ClientResult(NamedTuple):
 
 
 def shards(test: Tree | None, objective: Any) -> list[Tree]:
-    """Cut a held-out set into pieces that are evaluated side by side; their order is the order of
-    the sum."""
+    """Cut a held-out set into pieces, evaluated side by side and summed in their order."""
     if test is None:
         return []
     rows = len(trees.leaves(test)[0])
@@ -63,8 +60,7 @@ def model_of(state: Tree) -> Tree:
 def on_held_out(
     work: LocalWork, state: Tree, engine: Engine, num_shards: int, round: int
 ) -> dict[str, float]:
-    """Return each metric on the held-out set, exact: sums over all rows; NaN where one is not
-    finite."""
+    """Return each metric on the held-out set, exact, by sums over rows; NaN if not finite."""
     task = Task(model_of(state), work, _ADD)
     cohort = Cohort(round, tuple(range(num_shards)), num_shards, num_shards, "held_out")
     ready = task.aggregator.init(example(task), num_shards)
@@ -107,8 +103,7 @@ class Judge:
         self.best = self._first_best(metric)
 
     def _first_best(self, metric: str | None) -> Best:
-        """Choose the column by which models are compared: on the held-out set, or over clients'
-        tests."""
+        """Choose the column by which models are compared: of the held-out set or clients' tests."""
         if metric is None:
             metric = "accuracy" if "accuracy" in self.better else next(iter(self.better))
         if metric not in self.better:
@@ -147,8 +142,7 @@ def chosen_clients(clients: Mapping[ClientId, Any], seed: int) -> list[ClientId]
 
 
 def spread(results: Mapping[ClientId, ClientResult], metrics: Sequence[Metric]) -> dict[str, float]:
-    """Summarise clients: the value of all their rows together, quantiles over clients, mean of the
-    worst tenth.
+    """Summarise clients: value over all rows, quantiles over clients, mean of the worst tenth.
 
     A client without a value, such as F1 where no row is positive, has none in the quantiles; one
     that is not finite makes all of them NaN.

@@ -55,8 +55,7 @@ def first_snapshot(algorithm: Algorithm) -> Snapshot:
     if missing:
         raise SettingsError(
             f"The state of algorithm {algorithm.name!r} has no {missing[0]!r}. Its init() must "
-            "return params, buffers and "
-            "counts, which are the model, beside whatever else it keeps."
+            "return params, buffers and counts, which are the model, beside whatever else it keeps."
         )
     return Snapshot(0, state, {}, {})
 
@@ -116,8 +115,10 @@ def begun(algorithm: Algorithm, state: Tree) -> Round:
 
 
 def refuse_divergence(state: Tree, round: int) -> None:
-    """Refuse a model that is not finite: finite updates may overflow where they are added, and a
-    server optimizer may divide by nothing."""
+    """Refuse a model that is not finite.
+
+    Finite updates may overflow where they are added, and a server optimizer may divide by nothing.
+    """
     reason = not_finite({name: state[name] for name in ("params", "buffers")})
     if reason:
         raise DivergenceError(

@@ -54,8 +54,7 @@ class Outcome:
     peak_memory: dict[str, int] = field(default_factory=peak_memory_bytes)
     """Peak resident bytes of the process and of its largest worker."""
     state_dict: dict[str, Tensor] = field(default_factory=dict)
-    """The final global model, as `load_state_dict` takes it; there also without the model's
-    class."""
+    """The final global model, for `load_state_dict`; there also without the model's class."""
     best_state_dict: dict[str, Tensor] = field(default_factory=dict)
     """The global model of the best evaluated round; `state_dict` itself where that is the same."""
     state: Tree = field(default_factory=dict)

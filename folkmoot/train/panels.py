@@ -116,8 +116,7 @@ def _edges(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _answers(axes: Any, outcome: Outcome) -> None:
-    """Draw how many clients answered, and how many were left out: all there is of a run that was
-    not evaluated."""
+    """Draw how many clients answered or were left out: all there is of a run not evaluated."""
     rounds = np.array([row["round"] for row in outcome.history])
     answered = np.array([row["answered"] for row in outcome.history])
     lost = np.array([len(row["left_out"]) for row in outcome.history])

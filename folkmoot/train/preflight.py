@@ -1,5 +1,4 @@
-"""The look before the first round: one step of one client, so that a mistake shows at once and by
-name."""
+"""The look before the first round: one step of one client shows a mistake at once, by name."""
 
 import contextlib
 
@@ -56,8 +55,7 @@ def _try(task: Task, setting: Setting) -> None:
 
 
 def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:
-    """Measure two rows of the test set, so that a wrong shape is not found after a round of
-    training."""
+    """Measure two rows of the test set, to find a wrong shape before a round of training."""
     check_examples(held_out, None, "test")
     batch = Batch(trees.map(lambda leaf: leaf[:_ROWS], held_out), None, as_tensor(0), 0)
     try:

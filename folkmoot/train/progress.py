@@ -1,8 +1,8 @@
-"""How a run shows itself: a live bar on a terminal, a live line in a notebook, a line for each
-evaluation elsewhere.
+"""How a run shows itself: on a terminal, in a notebook, and elsewhere.
 
-Each builder returns a context whose value is a function of events, so that a bar is closed also
-when the run fails.
+A terminal has a live bar, a notebook a live line, anything else a line for each evaluation. Each
+builder returns a context whose value is a function of events, so that a bar is closed also when the
+run fails.
 """
 
 import contextlib

@@ -60,8 +60,7 @@ def uniform(cohort: int | float | None = None) -> Sampling:
 
 
 def poisson(cohort: int | float) -> Sampling:
-    """Let each client take part by itself with one probability; the cohort's size varies and may be
-    0.
+    """Let each client take part by itself with one probability; the cohort varies, may be empty.
 
     Args:
         cohort: The expected number of clients, or the probability in (0, 1] as a float.
@@ -132,8 +131,8 @@ def as_sampling(sampling: Sampling | Draw | None, cohort: int | float | None) ->
     if isinstance(sampling, Sampling):
         if cohort is not None:
             raise SettingsError(
-                f"Both cohort={cohort} and sampling={sampling.name!r} say how many clients to "
-                "ask. Give one of them."
+                f"Both cohort={cohort} and sampling={sampling.name!r} say how many clients to ask. "
+                "Give one of them."
             )
         return sampling
     if not callable(sampling):
@@ -188,6 +187,5 @@ def _check_cohort(cohort: int | float | None) -> None:
     if isinstance(cohort, float) and (cohort > 1 or math.isnan(cohort)):
         raise SettingsError(
             f"cohort={cohort} is a float, so a share of the population, which is at most 1. For a "
-            "number of clients write "
-            f"{int(cohort)}."
+            f"number of clients write {int(cohort)}."
         )

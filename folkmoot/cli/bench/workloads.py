@@ -36,9 +36,11 @@ class Workload:
     spread: float = 0.0
     """Standard deviation of the logarithm of a client's size; 0 for equal sizes."""
     drift: float = 1e-3
-    """Largest distance of two contenders' final float32 parameters, as a share of all that training
-    has changed. Rounding alone gives 1e-5, unless a ReLU or a max-pooling stands so near its kink
-    that it tips one way here and another way there: in a CNN every few steps."""
+    """Largest distance of two contenders' final parameters, over all that training has changed.
+
+    In float32. Rounding alone gives 1e-5, unless a ReLU or a max-pooling stands so near its kink
+    that it tips one way here and another way there: in a CNN every few steps.
+    """
     warm_up: int
     """Rounds before the timed ones."""
     rounds: int
@@ -68,8 +70,7 @@ class Workload:
         return np.round(cut).astype(np.int64)
 
     def cut(self) -> "Workload":
-        """Return two rounds of few small clients, in which float64 shows whether the work is the
-        same."""
+        """Return two rounds of few small clients: float64 shows there if the work is the same."""
         cohort, examples = min(self.cohort, 3), min(self.examples, 2 * self.batch_size)
         return replace(self, cohort=cohort, examples=examples, warm_up=0, rounds=2)
 
@@ -197,8 +198,7 @@ def _cnn(rows: int, draw: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _lstm(rows: int, draw: np.random.Generator) -> tuple[Array, Array]:
-    """80 characters; the next one follows from the last by a fixed code, or in one of ten cases
-    from chance."""
+    """80 characters; the next follows from the last by a fixed code, one time in ten by chance."""
     code = np.random.default_rng((_SEED, _SHAPES)).permutation(80)
     x = draw.integers(0, 80, (rows, 80))
     chance = draw.random(rows) < 0.1

@@ -9,16 +9,14 @@ from folkmoot.core.errors import DataError
 from folkmoot.data.examples import Tree, as_examples, as_tensor
 
 Convert = Callable[[dict[str, Any]], Any]
-"""From the columns of one client to its examples: a dict of arrays or tensors, or an (x, y)
-pair."""
+"""From one client's columns to its examples: a dict of arrays or tensors, or an (x, y) pair."""
 
 NAMES = {"pixels": "x", "image": "x", "label": "y"}
 """Columns that are renamed, so that a classifier finds its x and y."""
 
 
 def examples_from(columns: Mapping[str, Any], convert: Convert | None, owner: str) -> Tree:
-    """Turn columns into examples, by the user's function or, where all are numbers, by
-    themselves."""
+    """Turn columns into examples: by the user's function, or as they are if all are numbers."""
     if convert is not None:
         return as_examples(convert(dict(columns)), owner=owner)
     # A set that has an x or y of its own keeps all its names.

@@ -23,8 +23,7 @@ def from_folder(path: str | Path, *, target: str = "label", name: str | None = N
     - `.npz`: arrays of numbers, named as the leaves, usually `x` and `y` (never pickled objects);
     - `.safetensors`: tensors, named as the leaves;
     - `.csv`: a header line and numbers; column `target` becomes y (int64 if all values are whole,
-    else
-      float32), the others x, (n, columns), float32, in the order of the file.
+      else float32), the others x, (n, columns), float32, in the order of the file.
 
     Ids are integers if every folder's name is a plain number such as `7` (not `007`), else strings.
 
@@ -111,9 +110,8 @@ def _table(file: Path, client: Id, target: str) -> dict[str, np.ndarray]:
         columns = {column: numbers(values) for column, values in text.items()}
     except ValueError as error:
         raise DataError(
-            f"Client {client!r}: {file} holds text ({error}). Code it as numbers first, or read "
-            "it with "
-            "pandas and use from_frame(..., one_hot=[...])."
+            f"Client {client!r}: {file} holds text ({error}). Code it as numbers first, or read it "
+            "with pandas and use from_frame(..., one_hot=[...])."
         ) from error
     y = columns.pop(target)
     whole = bool((y == np.round(y)).all())

@@ -94,8 +94,7 @@ def _refuse_missing(frame: Any, columns: Sequence[str], name: str) -> None:
     if bad:
         raise DataError(
             f"{name}: of {len(frame):,} rows, {', '.join(bad)}. Fill the gaps or drop the rows "
-            "first, "
-            "for instance with frame.dropna()."
+            "first, for instance with frame.dropna()."
         )
 
 

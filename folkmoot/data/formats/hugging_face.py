@@ -81,8 +81,7 @@ def _rows(dataset: Any, client: str, name: str) -> dict[Id, Any]:
     if isinstance(dataset, dict):
         raise DataError(
             f"{name}: this holds several splits ({', '.join(dataset)}). Pass one of them, and "
-            "perhaps "
-            "another as test=."
+            "perhaps another as test=."
         )
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "column_names"):
         raise DataError(f"{name}: expected a datasets.Dataset, found {describe(dataset)}.")

@@ -1,5 +1,4 @@
-"""LEAF's JSON files: FEMNIST, Shakespeare, Sentiment140, CelebA, Synthetic, made by its own
-scripts.
+"""LEAF's JSON files: FEMNIST, Shakespeare, Sentiment140, CelebA, Synthetic, by its own scripts.
 
 Caldas et al., "LEAF: A Benchmark for Federated Settings", arXiv:1812.01097. A file holds `users`,
 `num_samples` and `user_data[user] = {"x": [...], "y": [...]}`; a folder holds several of them.
@@ -92,6 +91,5 @@ def _parsed(file: Path, name: str) -> list[tuple[str, int, dict[str, Any]]]:
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{name}: {file} is not in LEAF's form ({error!r}). Expected the keys users, "
-            "num_samples "
-            "and user_data, with one number and one entry a user."
+            "num_samples and user_data, with one number and one entry a user."
         ) from error

@@ -54,8 +54,7 @@ def _value(feature: bytes) -> Value:
 
 
 def _fields(message: bytes, wanted: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (wire type, bytes) of every field with this number; a varint as 8 little-endian
-    bytes."""
+    """Yield (wire type, bytes) of fields with this number; a varint as 8 little-endian bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -23,8 +23,7 @@ HOURS = 24
 """Length of a window."""
 
 PM25_MEAN, PM25_DEVIATION = 80.3624, 80.1692
-"""Microgram/m3, of the train hours of all stations: y * PM25_DEVIATION + PM25_MEAN is in
-microgram/m3."""
+"""Of the train hours of all stations: y * PM25_DEVIATION + PM25_MEAN is in microgram/m3."""
 
 _MISSING = -32768
 

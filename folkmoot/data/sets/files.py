@@ -35,8 +35,8 @@ def find(name: str, file: str, folder: str | Path | None) -> Path:
         looked = ", ".join(str(place) for place in places)
         raise DataError(
             f"{name}: {file} was not found. Looked in: {looked}. The file is in data/{name}/ of "
-            "the "
-            "project's repository; pass folder=, or set FOLKMOOT_DATA to a folder that holds it."
+            "the project's repository; pass folder=, or set FOLKMOOT_DATA to a folder that holds "
+            "it."
         )
     return found
 

@@ -15,8 +15,7 @@ from folkmoot.data.pooled import from_pool
 from folkmoot.data.sets.files import find, floats, integers
 
 MEAN, DEVIATION = 0.3041, 0.3197
-"""Of the train pictures, on the scale where 0 is 80 dB below a recording's loudest bin and 1 is
-that bin."""
+"""Of the train pictures, where 0 is 80 dB below a recording's loudest bin and 1 is that bin."""
 
 
 def fsdd(folder: str | Path | None = None) -> tuple[ClientData, Tree]:

@@ -31,8 +31,7 @@ INPUTS = (
     "age", "sex", "trestbps", "chol", "fbs", "thalach", "exang", "oldpeak",
     "cp=2", "cp=3", "cp=4", "restecg=1", "restecg=2",
 )  # fmt: skip
-"""Columns of x, in order; `cp=2` is 1 where chest pain is of type 2 (the first types are
-dropped)."""
+"""Columns of x, in order; `cp=2` is 1 where chest pain is of type 2 (first types are dropped)."""
 
 
 def heart_disease(
