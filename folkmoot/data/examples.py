@@ -7,7 +7,6 @@ for it, but uint8 and int8 arrays of two or more dimensions (pictures) stay as t
 never converted.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -70,17 +69,6 @@ def number_of_classes(tree: Tree) -> int | None:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or int(y.min()) < 0:
         return None
     return int(y.max()) + 1
-
-
-def content_hash(tree: Tree) -> str:
-    """Return sha256 (hex) over names, dtypes, shapes and bytes of leaves; about 0.6 s a GiB."""
-    digest = hashlib.sha256()
-    for path, leaf in leaves(tree):
-        digest.update(f"{path} {leaf.dtype} {tuple(leaf.shape)};".encode())
-        plain = leaf.detach().cpu().contiguous()
-        if plain.numel():
-            digest.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
-    return digest.hexdigest()
 
 
 def as_examples(anything: Any, *, owner: str = "The test data") -> Tree:

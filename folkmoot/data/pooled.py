@@ -13,11 +13,11 @@ from torch import Tensor
 
 from folkmoot.core.errors import DataError
 from folkmoot.data.client_data import ClientData, Id
+from folkmoot.data.digest import digest_of
 from folkmoot.data.examples import (
     Tree,
     as_examples,
     check_examples,
-    content_hash,
     each_leaf,
     leaves,
     number_of_classes,
@@ -133,7 +133,7 @@ def from_pool(
         sizes=train_sizes,
         name=name,
         num_classes=number_of_classes(examples) if num_classes is None else num_classes,
-        content=lambda: content_hash(examples) + str(held_out.tolist()),
+        content=lambda: digest_of(examples) + str(held_out.tolist()),
     )
 
 

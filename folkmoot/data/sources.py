@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 
 from folkmoot.core.errors import DataError
 from folkmoot.data.client_data import Client, ClientData, Id
+from folkmoot.data.digest import digest_of
 from folkmoot.data.examples import (
     Tree,
     as_examples,
     check_examples,
-    content_hash,
     describe,
     is_array,
     is_pair,
@@ -103,7 +103,7 @@ def from_datasets(
 
     def content() -> str:
         parts = {str(client): value for client, value in sorted(trees.items())}
-        return content_hash(
+        return digest_of(
             {"train": parts, "test": {str(key): value for key, value in test_trees.items()}}
         )
 

@@ -15,6 +15,7 @@ from folkmoot.core import VERSION
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.data import ClientData
+from folkmoot.data.digest import digest_of
 
 
 def program_facts(
@@ -56,15 +57,6 @@ def _frozen(objective: Any) -> trees.Tree:
     frozen = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
     kept = module.state_dict()
     return frozen | {name: b for name, b in module.named_buffers() if name not in kept}
-
-
-def digest_of(tree: trees.Tree) -> str:
-    """Return the sha256, in hex, of a tree's bytes: paths and numbers."""
-    digest = hashlib.sha256()
-    for path, leaf in trees.items(tree):
-        digest.update(trees.name(path).encode())
-        digest.update(leaf.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def environment() -> dict[str, Any]:

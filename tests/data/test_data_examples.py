@@ -6,7 +6,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from folkmoot.core.errors import DataError
 from folkmoot.data import as_examples, check_examples
-from folkmoot.data.examples import concatenate, content_hash, number_of_classes
+from folkmoot.data.examples import concatenate, number_of_classes
 
 
 class Items(Dataset):
@@ -168,11 +168,3 @@ def test_trees_join_leaf_by_leaf():
 
     assert torch.equal(joined["a"]["b"], X)
     assert torch.equal(joined["y"], Y)
-
-
-def test_the_content_hash_does_not_depend_on_strides():
-    columns_first = X.t().contiguous().t()
-
-    assert not columns_first.is_contiguous()
-    assert content_hash({"x": columns_first}) == content_hash({"x": X})
-    assert content_hash({"x": X, "y": Y[:0]}) != content_hash({"x": X})
