@@ -30,7 +30,14 @@ from folkmoot.train.preflight import first_client
 from folkmoot.train.progress import Progress, shown
 from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
-from folkmoot.train.standing import Program, advance, begin, identity_of, is_over
+from folkmoot.train.standing import (
+    Program,
+    advance,
+    begin,
+    identity_of,
+    is_over,
+    refuse_nothing_learnt,
+)
 from folkmoot.train.stopping import Stop
 
 
@@ -86,7 +93,7 @@ def run(
             there is one, else the loss. On the held-out set, or over clients' tests where there is
             none.
         stop: When to end early: `fm.stopping.patience(...)`, `target(...)`, or a function of
-            the history.
+            the history that returns why, or True.
         callbacks: Functions of an `Event`, called at the start, after each round and at the end.
         progress: How to show what happens; False for nothing; None for a live bar on a terminal or
             in a notebook, and a line for each evaluation elsewhere.
@@ -105,7 +112,8 @@ def run(
         SettingsError: If the options contradict each other or the data; before the first round.
         DataError: If a client's examples cannot be used.
         DivergenceError: If no client's update is finite.
-        QuorumError: If three rounds in a row have no usable answer.
+        QuorumError: If three rounds in a row that asked clients have no usable answer, or no round
+            has one.
         CheckpointError: If `resume` finds a run of another program, or nothing that can be read; or
             if the folder holds a run that has not ended, and `resume` was not given.
         Exception: What client code raises comes out as it is, with client, round and stage as a
@@ -185,6 +193,7 @@ def run(
         while not is_over(program, standing):
             standing = advance(program, standing, opened)
             _tell(tell, Event("round", standing.snapshot.round, rounds, standing.history[-1]))
+        refuse_nothing_learnt(standing.history)
         last = standing.history[-1] if standing.history else {}
         if not standing.judged:
             # A run that was over when it was resumed has not judged its model.

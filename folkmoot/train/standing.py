@@ -1,5 +1,6 @@
 """Where a run stands, and how it gets one round further: train, judge, remember, store."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from folkmoot.train.described import described
 from folkmoot.train.evaluation import ClientResult, Judge, model_of
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 from folkmoot.train.sampling import Sampling, draw_cohort
-from folkmoot.train.stopping import Best, Row, Stop, improves
+from folkmoot.train.stopping import Best, Row, Stop, improves, why_stop
 
 _MOST_SKIPPED = 3
 
@@ -89,7 +90,8 @@ def identity_of(
 
 def _why_stop(program: Program, history: list[Row]) -> str | None:
     """Ask the stopping rule, after a round that was evaluated."""
-    return program.stop(history) if program.stop and history and history[-1]["evaluated"] else None
+    judged = bool(history) and history[-1]["evaluated"]
+    return why_stop(program.stop, history) if program.stop and judged else None
 
 
 def is_over(program: Program, standing: Standing) -> bool:
@@ -140,7 +142,22 @@ def _row(report: RoundReport, seconds: float, streams: int) -> Row:
 
 
 def _refuse_silence(history: list[Row]) -> None:
-    """Give up when several rounds in a row had no usable answer."""
-    last = history[-_MOST_SKIPPED:]
+    """Give up when several rounds in a row, of those that asked somebody, had no usable answer."""
+    asked = (row for row in reversed(history) if row["asked"])
+    last = list(itertools.islice(asked, _MOST_SKIPPED))
     if len(last) == _MOST_SKIPPED and all(row["skipped"] for row in last):
-        raise QuorumError(f"{_MOST_SKIPPED} rounds in a row had no result. {last[-1]['skipped']}")
+        raise QuorumError(f"{_MOST_SKIPPED} rounds in a row had no result. {last[0]['skipped']}")
+
+
+def refuse_nothing_learnt(history: list[Row]) -> None:
+    """Refuse a run of which no round had a result: its model is as it was."""
+    if not history or not all(row["skipped"] for row in history):
+        return
+    none = f"None of {len(history)} round{'' if len(history) == 1 else 's'}"
+    asked = [row for row in history if row["asked"]]
+    if not asked:
+        raise QuorumError(
+            f"{none} asked anybody, so nothing was learnt. Ask for a larger cohort, or run more "
+            "rounds."
+        )
+    raise QuorumError(f"{none} had a result, so nothing was learnt. {asked[-1]['skipped']}")

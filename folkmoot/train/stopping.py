@@ -1,17 +1,19 @@
 """When a run may end before its last round, and which of its models was the best.
 
 A stopping rule is a function of the history that returns why to stop, or None; a user's own
-function is one too.
+function is one too, and may just say True or False.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from folkmoot.core.errors import SettingsError, did_you_mean, positive
 
 Row = dict[str, Any]
-Stop = Callable[[Sequence[Row]], str | None]
+Stop = Callable[[Sequence[Row]], str | bool | None]
 
 
 class Best(NamedTuple):
@@ -34,6 +36,23 @@ def improves(best: Best, value: float) -> bool:
     if math.isnan(best.value):
         return True
     return value > best.value if best.better == "higher" else value < best.value
+
+
+def why_stop(stop: Stop, history: Sequence[Row]) -> str | None:
+    """Ask a stopping rule, and return its reason to end the run; None to go on.
+
+    Raises:
+        SettingsError: If it returns neither a text nor True, False or None.
+    """
+    found = stop(history)
+    if found is not None and not isinstance(found, str | bool | np.bool_):
+        raise SettingsError(
+            f"The stopping rule returned {found!r}, of type {type(found).__name__}. Return why to "
+            "stop as a text, or True; and None or False to go on."
+        )
+    if not found:
+        return None
+    return found if isinstance(found, str) else "the stopping rule said so"
 
 
 def patience(rounds: int, metric: str, *, better: str | None = None, least: float = 0.0) -> Stop:
