@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folkmoot.core.errors import DataError, did_you_mean
-from folkmoot.data.examples import Tree, count, describe
+from folkmoot.core.tree import Tree
+from folkmoot.data.examples import count, describe
 
 Id = int | str
 """A client's id: within one set, all integers or all strings."""

@@ -8,7 +8,7 @@ never converted.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,49 +16,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
+from folkmoot.core import tree as trees
 from folkmoot.core.errors import DataError
-
-Tree = dict[str, Any]
-"""A possibly nested dict whose leaves are tensors."""
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, leaf) in the order of the dict; the levels of a path are joined by '/'."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def each_leaf(function: Callable[[Any], Any], tree: Mapping[str, Any]) -> Tree:
-    """Apply a function to every leaf and keep the structure."""
-    return {
-        name: each_leaf(function, value) if isinstance(value, Mapping) else function(value)
-        for name, value in tree.items()
-    }
+from folkmoot.core.tree import Tree
 
 
 def count(tree: Tree) -> int:
     """Return the number of examples: the leading dimension of the first leaf."""
-    for _, leaf in leaves(tree):
-        return int(leaf.shape[0])
-    return 0
+    found = trees.leaves(tree)
+    return len(found[0]) if found else 0
 
 
 def select(tree: Tree, rows: Tensor) -> Tree:
     """Copy the rows with these indices out of every leaf."""
-    return each_leaf(lambda leaf: leaf[rows.to(leaf.device)], tree)
-
-
-def concatenate(trees: list[Tree]) -> Tree:
-    """Join trees of one structure along their leading dimension, in the order given."""
-    return {
-        name: concatenate([tree[name] for tree in trees])
-        if isinstance(value, Mapping)
-        else torch.cat([tree[name] for tree in trees])
-        for name, value in trees[0].items()
-    }
+    return trees.map(lambda leaf: leaf[rows.to(leaf.device)], tree)
 
 
 def number_of_classes(tree: Tree) -> int | None:
@@ -141,7 +112,7 @@ def _collated(batch: Any, owner: str) -> Tree:
 
 def _default_floats(tree: Tree) -> Tree:
     default = torch.get_default_dtype()
-    return each_leaf(lambda leaf: leaf.to(default) if leaf.dtype == torch.float64 else leaf, tree)
+    return trees.map(lambda leaf: leaf.to(default) if leaf.dtype == torch.float64 else leaf, tree)
 
 
 def _tree(mapping: Mapping[Any, Any], owner: str, prefix: str) -> Tree:
@@ -236,7 +207,8 @@ def check_examples(tree: Tree, client_id: int | str | None, part: str) -> int:
     """
     owner = owner_of(client_id, part)
     first, rows = "", -1
-    for path, leaf in leaves(tree):
+    for keys, leaf in trees.items(tree):
+        path = trees.name(keys)
         if not isinstance(leaf, Tensor):
             raise DataError(
                 f"{owner}: leaf {path!r} is {describe(leaf)}; every leaf must be a tensor."

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from folkmoot.core.errors import DataError, did_you_mean
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData
-from folkmoot.data.examples import Tree
 from folkmoot.data.sets.beijing_air import beijing_air
 from folkmoot.data.sets.fsdd import fsdd
 from folkmoot.data.sets.hapt import hapt

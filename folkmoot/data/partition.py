@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from folkmoot.core import tree as trees
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.rng import derive, generator
 from folkmoot.data.assignment import Partition
@@ -22,7 +23,7 @@ from folkmoot.data.dealing import (
     needed_labels,
     rows_and_labels,
 )
-from folkmoot.data.examples import as_examples, is_array, leaves
+from folkmoot.data.examples import as_examples, is_array
 from folkmoot.data.pooled import column as as_column
 
 __all__ = [
@@ -197,7 +198,8 @@ def by_column(examples: Any, column: Any) -> Partition:
     name = "by_column"
     if isinstance(column, str):
         name = f"by_column({column!r})"
-        columns = {} if is_array(examples) else dict(leaves(as_examples(examples, owner=name)))
+        tree = {} if is_array(examples) else as_examples(examples, owner=name)
+        columns = {trees.name(path): leaf for path, leaf in trees.items(tree)}
         if column not in columns:
             raise SettingsError(f"{name}: the examples have no such leaf, only {list(columns)}.")
         column = columns[column]

@@ -4,22 +4,21 @@ The examples of all clients lie in one tensor a leaf, client by client, and a cl
 before its test rows. So nothing is copied when a client is asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from folkmoot.core import tree as trees
 from folkmoot.core.errors import DataError
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
 from folkmoot.data.digest import digest_of
 from folkmoot.data.examples import (
-    Tree,
     as_examples,
     check_examples,
-    each_leaf,
-    leaves,
     number_of_classes,
     select,
 )
@@ -53,7 +52,7 @@ def from_arrays(
     """
     examples = as_examples(arrays, owner=name)
     owners = column(client, "client", name)
-    rows = _rows(examples, name)
+    rows = _checked_rows(examples, owners)
     test = np.zeros(rows, dtype=bool) if split is None else column(split, "split", name) != 0
     for label, values in (("client", owners), ("split", test)):
         if values.shape != (rows,):
@@ -62,7 +61,6 @@ def from_arrays(
                 f"is {values.shape}."
             )
     ids, place = np.unique(owners, return_inverse=True)
-    _check_rows(examples, owners, name)
     order = np.lexsort((test, place))
     if (order[1:] < order[:-1]).any():
         examples = select(examples, torch.from_numpy(order))
@@ -110,12 +108,13 @@ def from_pool(
     ranges = dict(
         zip(ids, zip(starts.tolist(), middles.tolist(), stops.tolist(), strict=True), strict=True)
     )
-    nested = any(isinstance(value, Mapping) for value in examples.values())
+    nested = any(isinstance(value, dict) for value in examples.values())
     items = tuple(examples.items())
 
     def rows(start: int, stop: int) -> Tree:
         if nested:
-            return each_leaf(lambda leaf: leaf[start:stop], examples)
+            return trees.map(lambda leaf: leaf[start:stop], examples)
+        # Half the time of `trees.map`, which counts where a round takes microseconds a client.
         return {leaf: values[start:stop] for leaf, values in items}
 
     def train(client: Id) -> Tree:
@@ -156,28 +155,13 @@ def column(values: Any, what: str, name: str) -> np.ndarray:
     return array.astype(str) if array.dtype.kind == "T" else array
 
 
-def _rows(examples: Tree, name: str) -> int:
-    for path, leaf in leaves(examples):
-        if leaf.ndim == 0:
-            raise DataError(
-                f"{name}: leaf {path!r} is a single number; its first dimension must count "
-                "examples."
-            )
-        return int(leaf.shape[0])
-    raise DataError(
-        f"{name}: there is no leaf at all. Expected a dict such as {{'x': ..., 'y': ...}}."
-    )
-
-
-def _check_rows(examples: Tree, owners: np.ndarray, name: str) -> None:
-    # The pooled check is one pass; only if it fails is the client looked for, so that the error
-    # can name it.
+def _checked_rows(examples: Tree, owners: np.ndarray) -> int:
+    """Return the number of rows; what is wrong with one client's rows is told with its name."""
     try:
-        check_examples(examples, None, "pooled")
+        return check_examples(examples, None, "pooled")
     except DataError:
-        if any(leaf.shape[0] != len(owners) for _, leaf in leaves(examples)):
-            raise
-        for client in np.unique(owners):
-            rows = torch.from_numpy(np.flatnonzero(owners == client))
-            check_examples(select(examples, rows), client.item(), "pooled")
+        if {leaf.shape[:1] for leaf in trees.leaves(examples)} == {(owners.size,)}:
+            for client in np.unique(owners):
+                rows = torch.from_numpy(np.flatnonzero(owners == client))
+                check_examples(select(examples, rows), client.item(), "pooled")
         raise

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from folkmoot.core.errors import DataError
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import Client, ClientData, Id
 from folkmoot.data.digest import digest_of
 from folkmoot.data.examples import (
-    Tree,
     as_examples,
     check_examples,
     describe,

@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from folkmoot.core.errors import DataError
 from folkmoot.data import as_examples, check_examples
-from folkmoot.data.examples import concatenate, number_of_classes
+from folkmoot.data.examples import count, number_of_classes
 
 
 class Items(Dataset):
@@ -163,8 +165,14 @@ def test_classes_are_counted_only_where_labels_are_integers_from_zero():
     assert number_of_classes({"x": X}) is None
 
 
-def test_trees_join_leaf_by_leaf():
-    joined = concatenate([{"a": {"b": X[:1]}, "y": Y[:1]}, {"a": {"b": X[1:]}, "y": Y[1:]}])
+def test_rows_are_counted_in_the_first_leaf_however_deep():
+    assert count({"a": {}, "b": {"c": X}}) == 3
+    assert count({"a": {}}) == 0
 
-    assert torch.equal(joined["a"]["b"], X)
-    assert torch.equal(joined["y"], Y)
+
+def test_any_mapping_becomes_a_dict_at_every_level():
+    tree = as_examples(MappingProxyType({"a": MappingProxyType({"b": X}), "y": Y}))
+
+    assert type(tree) is dict
+    assert type(tree["a"]) is dict
+    assert torch.equal(tree["a"]["b"], X)

@@ -89,6 +89,20 @@ def test_leaves_of_different_lengths_are_refused_in_arrays():
 
 
 @pytest.mark.parametrize(
+    ("arrays", "client", "message"),
+    [
+        ({}, [0], "The pooled examples: there is no leaf at all"),
+        ({"x": torch.tensor(1.0)}, [0], "The pooled examples: leaf 'x' is a single number"),
+        ({"x": X[:0]}, np.arange(0), "The pooled examples: there are none"),
+    ],
+    ids=["no leaf", "a number", "no row"],
+)
+def test_arrays_without_rows_are_refused(arrays, client, message):
+    with pytest.raises(DataError, match=message):
+        from_arrays(arrays, client)
+
+
+@pytest.mark.parametrize(
     "load",
     [
         lambda client: {"x": X[:client], "y": Y[:client]},

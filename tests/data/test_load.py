@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from folkmoot.core import tree as trees
 from folkmoot.core.errors import DataError, SettingsError
 from folkmoot.data import check_examples, heart_disease, load, tcga_brca
-from folkmoot.data.examples import concatenate
 from folkmoot.data.load import SETS
 from folkmoot.data.sets import beijing_air, files, shakespeare
 from folkmoot.data.sets import heart_disease as hearts
@@ -21,7 +21,7 @@ def loaded():
 
 
 def train_of(clients):
-    return concatenate([clients[client].train for client in clients])
+    return trees.map(lambda *parts: torch.cat(parts), *(clients[name].train for name in clients))
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from folkmoot.core.errors import DataError
-from folkmoot.data.examples import Tree, as_examples, as_tensor
+from folkmoot.core.tree import Tree
+from folkmoot.data.examples import as_examples, as_tensor
 
 Convert = Callable[[dict[str, Any]], Any]
 """From one client's columns to its examples: a dict of arrays or tensors, or an (x, y) pair."""

@@ -12,9 +12,9 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from folkmoot.core.errors import DataError
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
 from folkmoot.data.examples import (
-    Tree,
     as_examples,
     check_examples,
     describe,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from folkmoot.core.errors import DataError, did_you_mean
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import Tree
 from folkmoot.data.sets.files import numbers, read_csv
 from folkmoot.data.sources import checked
 

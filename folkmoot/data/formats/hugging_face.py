@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from folkmoot.core.errors import DataError, did_you_mean
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import Tree, check_examples, describe, owner_of
+from folkmoot.data.examples import check_examples, describe, owner_of
 from folkmoot.data.formats.columns import Convert, examples_from
 from folkmoot.data.pooled import column as as_column
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.core.errors import DataError
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import Tree, check_examples, count, owner_of
+from folkmoot.data.examples import check_examples, count, owner_of
 from folkmoot.data.formats.columns import Convert, examples_from
 from folkmoot.data.sources import from_datasets
 

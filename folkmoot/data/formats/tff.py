@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from folkmoot.core.errors import DataError
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import Tree, check_examples, owner_of
+from folkmoot.data.examples import check_examples, owner_of
 from folkmoot.data.formats.columns import Convert, examples_from
 from folkmoot.data.formats.tf_example import parse_example
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from folkmoot.core import tree as trees
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import Tree, concatenate
 from folkmoot.data.sets.files import find, floats
 
 INPUTS = ("PM2.5", "PM10", "SO2", "NO2", "CO", "O3", "TEMP", "PRES", "DEWP", "RAIN", "WSPM")
@@ -75,7 +76,8 @@ def beijing_air(folder: str | Path | None = None) -> tuple[ClientData, Tree]:
         name="beijing_air",
         content=lambda: hashlib.sha256(raw.tobytes()).hexdigest(),
     )
-    return clients, concatenate([windows(1, name) for name in sorted(names)])
+    tests = [windows(1, name) for name in sorted(names)]
+    return clients, trees.map(lambda *parts: torch.cat(parts), *tests)
 
 
 def _target_hours(series: NDArray[np.float32]) -> NDArray[np.int64]:

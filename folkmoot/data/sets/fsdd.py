@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData
-from folkmoot.data.examples import Tree
 from folkmoot.data.pooled import from_pool
 from folkmoot.data.sets.files import find, floats, integers
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData
-from folkmoot.data.examples import Tree
 from folkmoot.data.pooled import from_pool
 from folkmoot.data.sets.files import find, read_csv
 

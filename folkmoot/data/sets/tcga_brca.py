@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
 from folkmoot.data.client_data import ClientData
-from folkmoot.data.examples import Tree
 from folkmoot.data.pooled import from_pool
 from folkmoot.data.sets.files import announce, find, floats, numbers, read_csv, standardise
 
