@@ -96,6 +96,7 @@ def test_two_targets_make_a_matrix_of_floats():
             r"target column 'pain' holds .*astype\('category'\).cat.codes",
         ),
         ({"client": "hospital", "target": "label", "inputs": []}, "no column is left for x"),
+        ({"client": "hospital", "target": [], "inputs": ["age"]}, "no column is left for y"),
     ],
 )
 def test_columns_that_cannot_serve_are_refused_by_name(options, message):
@@ -117,3 +118,39 @@ def test_missing_values_are_refused_with_their_columns_and_counts():
 def test_what_is_no_table_is_refused():
     with pytest.raises(DataError, match="expected a pandas DataFrame, found dict"):
         from_frame({"hospital": [1]}, client="hospital", target="label")
+
+
+@pytest.mark.parametrize("twice", ["hospital", "age", "label", "split"])
+def test_a_column_that_stands_twice_is_refused(twice):
+    frame = table()[["hospital", "age", "label", "split"]]
+    doubled = pd.concat([frame, frame[[twice]]], axis=1)
+
+    with pytest.raises(
+        DataError, match=rf"^frame: the table has 2 columns {twice!r}, and which is meant cannot be"
+    ):
+        from_frame(doubled, client="hospital", target="label", split="split")
+
+
+def test_a_doubled_column_that_is_not_used_does_no_harm():
+    doubled = pd.concat([table(), table()[["risk"]]], axis=1)
+
+    clients = from_frame(doubled, client="hospital", target="label", inputs=["age"])
+
+    assert clients["west"].train["x"].tolist() == [[50], [70]]
+
+
+def test_columns_of_two_levels_are_refused():
+    frame = table()[["hospital", "age", "label"]]
+    levels = pd.concat({"all": frame}, axis=1)
+
+    with pytest.raises(DataError, match=r"columns have 2 levels.* frame.columns = frame.columns"):
+        from_frame(levels, client="all", target="age")
+
+
+def test_a_table_without_a_header_is_read_by_the_numbers_of_its_columns():
+    frame = pd.DataFrame([[7, 1.0, 0], [8, 2.0, 1]])
+
+    clients = from_frame(frame, client=0, target=2)
+
+    assert clients[8].train["x"].tolist() == [[2.0]]
+    assert clients[8].train["y"].tolist() == [1]

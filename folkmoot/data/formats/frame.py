@@ -41,11 +41,18 @@ def from_frame(
         Clients with x: (n, inputs), float32, and y: (n,) or (n, targets).
 
     Raises:
-        DataError: If a column is not there, holds text or misses values; the message names it.
+        DataError: If a column is not there, stands twice, holds text or misses values; the message
+            names it.
     """
     if not hasattr(frame, "columns") or not hasattr(frame, "to_numpy"):
         raise DataError(f"{name}: expected a pandas DataFrame, found {type(frame).__name__}.")
-    targets = [target] if isinstance(target, str) else list(target)
+    if getattr(frame.columns, "nlevels", 1) > 1:
+        raise DataError(
+            f"{name}: the table's columns have {frame.columns.nlevels} levels. Give each one name, "
+            "for instance frame.columns = frame.columns.map('_'.join)."
+        )
+    # A table without a header has numbers for names.
+    targets: list[Any] = [target] if isinstance(target, str | int) else list(target)
     apart = [client, *targets, *([split] if split is not None else [])]
     chosen = [column for column in frame.columns if column not in apart]
     chosen = chosen if inputs is None else list(inputs)
@@ -58,14 +65,15 @@ def from_frame(
     if stray:
         raise DataError(f"{name}: one_hot names {stray[0]!r}, which is not among the inputs.")
     _refuse_missing(frame, [*apart, *chosen], name)
-    if not chosen:
-        raise DataError(f"{name}: no column is left for x. Columns: {_listed(frame)}.")
+    for leaf, wanted in (("x", chosen), ("y", targets)):
+        if not wanted:
+            raise DataError(f"{name}: no column is left for {leaf}. Columns: {_listed(frame)}.")
     columns = [part for column in chosen for part in _input(frame, column, column in one_hot, name)]
     y = [_numbers(frame, column, "target", name) for column in targets]
     return from_arrays(
         {
             "x": np.stack(columns, axis=1).astype(np.float32),
-            "y": np.stack(y, axis=1).astype(np.float32) if not isinstance(target, str) else y[0],
+            "y": y[0] if isinstance(target, str | int) else np.stack(y, axis=1).astype(np.float32),
         },
         frame[client].to_numpy(),
         split=None if split is None else _numbers(frame, split, "split", name),
@@ -85,6 +93,13 @@ def _require(frame: Any, what: str, columns: Sequence[str], name: str) -> None:
             raise DataError(
                 f"{name}: the table has no {what} column {column!r}.{hint} "
                 f"Its columns are {_listed(frame)}."
+            )
+        times = list(frame.columns).count(column)
+        if times > 1:
+            raise DataError(
+                f"{name}: the table has {times} columns {column!r}, and which is meant cannot be "
+                "known. Rename them, or drop all but the first: "
+                "frame.loc[:, ~frame.columns.duplicated()]."
             )
 
 
