@@ -1,13 +1,13 @@
 """The folders of runs: `runs/<time>-<name>/` where the user stands, or the one that was named."""
 
 import itertools
-import os
 import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from folkmoot.core.errors import InfrastructureError, SettingsError
+from folkmoot.core.errors import SettingsError
+from folkmoot.train.folders import refuse_unwritable
 
 ROOT = Path("runs")
 
@@ -40,7 +40,7 @@ class Places:
             raise SettingsError(f"--out {out} is a file. Name a folder.")
         if out is not None and not resume:
             _check_empty(out)
-        _check_writable(out or ROOT)
+        refuse_unwritable("--out", out or ROOT)
 
     def __call__(self, name: str) -> Path:
         """Return the folder of a run with this name.
@@ -95,14 +95,4 @@ def _check_empty(place: Path) -> None:
         raise SettingsError(
             f"{place} is not empty. Name another folder, or add --resume to go on with the run "
             "that is in it."
-        )
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse before the first round what could not be written after the last."""
-    there = next(place for place in [folder, *folder.absolute().parents] if place.exists())
-    if not os.access(there, os.W_OK):
-        raise InfrastructureError(
-            f"Nothing can be written in {there}, so the run cannot be kept in {folder}. Name "
-            "another folder by --out."
         )

@@ -16,6 +16,7 @@ from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
+from folkmoot.train.folders import checked_folders
 from folkmoot.train.front import Checked, current
 from folkmoot.train.options import (
     refuse_engine,
@@ -116,6 +117,7 @@ def run(
             has one.
         CheckpointError: If `resume` finds a run of another program, or nothing that can be read; or
             if the folder holds a run that has not ended, and `resume` was not given.
+        InfrastructureError: If nothing can be written in `save` or `checkpoint`; before round 1.
         Exception: What client code raises comes out as it is, with client, round and stage as a
             note.
     """
@@ -148,7 +150,7 @@ def run(
         raise Checked(report)
     name = name or front.name or algorithm.name
     place = front.place(name) if front.place else None
-    kept = place if checkpoint is None else checkpoint
+    stored = checked_folders(checkpoint, save, place)
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
     first_client(algorithm, setting, held_out)
@@ -170,7 +172,7 @@ def run(
         evaluate_every or max(1, math.ceil(rounds / EVALUATIONS)),
         judge,
         stop,
-        Path(kept) / "checkpoints" if kept is not None else None,
+        stored,
         checkpoint_every,
         identity_of(facts, algorithm, drawn, judge),
     )

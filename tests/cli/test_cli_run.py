@@ -187,7 +187,8 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(folkmoot, toy, he
     ended = folkmoot("run toy.py --workers 1 --out a --resume")
 
     assert ended.exit_code == 5
-    assert "FileExistsError" in ended.stderr
+    assert "The run cannot be kept in a/checkpoints: NotADirectoryError" in ended.stderr
+    assert "Name another folder by --out." in ended.stderr
 
 
 def test_divergence_has_its_own_code_and_tells_how_to_go_on(folkmoot, toy):
