@@ -1,5 +1,6 @@
 """A pandas table in which one column says whose row it is."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,18 +87,18 @@ def _listed(frame: Any) -> str:
 
 
 def _require(frame: Any, what: str, columns: Sequence[str], name: str) -> None:
+    times = Counter(frame.columns)
     for column in columns:
-        if column not in frame.columns:
+        if column not in times:
             near = did_you_mean(str(column), [str(known) for known in frame.columns])
             hint = near if near.startswith(" Did") else ""
             raise DataError(
                 f"{name}: the table has no {what} column {column!r}.{hint} "
                 f"Its columns are {_listed(frame)}."
             )
-        times = list(frame.columns).count(column)
-        if times > 1:
+        if times[column] > 1:
             raise DataError(
-                f"{name}: the table has {times} columns {column!r}, and which is meant cannot be "
+                f"{name}: the table has {times[column]} columns {column!r}, and which is meant cannot be "
                 "known. Rename them, or drop all but the first: "
                 "frame.loc[:, ~frame.columns.duplicated()]."
             )
