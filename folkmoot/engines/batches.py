@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch, Plan
 from folkmoot.core.tree import Tree
 from folkmoot.engines.shuffle import orders as shuffled
@@ -83,10 +84,10 @@ def draw(keys: Sequence[int], cuts: Sequence[Cut]) -> list[Draws]:
 
 
 def batches(data: Tree, cut: Cut, draws: Draws) -> Iterator[Batch]:
-    """Yield a client's batches, one a step."""
+    """Yield a client's batches, one a step; always copies, for a model may write into them."""
     if len(cut.sizes) == 1 and cut.sizes[0] == cut.examples:
         for step in range(cut.steps):
-            yield Batch(data, None, draws.keys[1 + step], step)
+            yield Batch(trees.clone(data), None, draws.keys[1 + step], step)
         return
     step = epoch = 0
     while step < cut.steps:
@@ -109,8 +110,10 @@ def _parts(data: Tree, order: Tensor | None, sizes: tuple[int, ...]) -> list[Tre
         if type(leaf) is dict:
             split[name] = _parts(leaf, order, sizes)
             continue
-        gathered = leaf if order is None else leaf.index_select(0, order)
-        whole = gathered if len(gathered) == kept else gathered[:kept]
-        split[name] = torch.split_with_sizes(whole, sizes)
+        if order is None:
+            gathered = leaf[:kept].clone()
+        else:
+            gathered = leaf.index_select(0, order if len(order) == kept else order[:kept])
+        split[name] = torch.split_with_sizes(gathered, sizes)
     names = list(split)
     return [dict(zip(names, parts, strict=True)) for parts in zip(*split.values(), strict=True)]

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
@@ -60,6 +61,7 @@ class Forked:
         self.name = f"parallel ({workers} processes)"
         self._known: list[Known] = []
         self._workers: list[Worker] = []
+        self._forked_by = threading.current_thread()
         self._stream = Stream(setting, advance)
 
     def ask(
@@ -82,8 +84,13 @@ class Forked:
         yield from self._blocks(self._place(task, None), None, cohort, own)
 
     def close(self) -> None:
-        """End the workers and wait for them."""
+        """Kill the workers, also in the middle of their work, and wait for them.
+
+        None may wait to be told: whatever else was forked here meanwhile (another engine's workers,
+        a loader's) holds a copy of their connections, which then stay open.
+        """
         for worker in self._workers:
+            os.kill(worker.pid, signal.SIGKILL)
             worker.connection.close()
         for worker in self._workers:
             os.waitpid(worker.pid, 0)
@@ -109,8 +116,13 @@ class Forked:
             fresh = Known(shared, state, expected, template, slots)
             self._known = [*self._known[1 - _KNOWN_TASKS :], fresh]
             place = len(self._known) - 1
+        if not self._forked_by.is_alive():
+            # Linux ends a worker with the thread that has forked it.
+            self.close()
         if not self._workers:
-            self._workers = [self._fork() for _ in range(self.streams)]
+            self._forked_by = threading.current_thread()
+        while len(self._workers) < self.streams:
+            self._workers.append(self._fork())
         return place
 
     def _fork(self) -> Worker:
@@ -177,7 +189,7 @@ class Forked:
                 free_slots.append(slot)
         finally:
             if any(busy):
-                self._abandon()
+                self.close()
 
     def _effort(self, clients: Sequence[ClientId], part: str) -> tuple[int, int]:
         """Return what orders blocks by their work: clients, and of a single one its examples."""
@@ -194,12 +206,6 @@ class Forked:
         # To whom nothing can be sent, nothing will come from: `_answers` sees what it died of.
         with contextlib.suppress(OSError):
             send(self._workers[worker].connection, message, {"codec": codec, "own": private})
-
-    def _abandon(self) -> None:
-        """End workers in the middle of their work; the next task forks new ones."""
-        for worker in self._workers:
-            os.kill(worker.pid, signal.SIGKILL)
-        self.close()
 
     def _answers(
         self, busy: Busy, todo: list[Sequence[ClientId]]

@@ -21,7 +21,7 @@ from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import Cut, Draws, batches, cut, draw, rows
 from folkmoot.engines.clock import now
-from folkmoot.local.diagnose import explain
+from folkmoot.local.diagnose import explain, where
 
 
 class Block(NamedTuple):
@@ -107,7 +107,7 @@ class Stream:
                         state, update, rng.of_client(encode_key, client)
                     )
                 except Exception as error:
-                    error.add_note(f"In client {client!r}, round {cohort.round}, stage encode.")
+                    error.add_note(where(cohort, client, "encode"))
                     raise
                 # What an encoder has changed, or a weight of 0 keeps out, the sum may not show.
                 if not look and (encoded.value is not update.value or not encoded.weight):
@@ -159,6 +159,9 @@ class Stream:
                 ready = self._plan(task, cohort, client, rows(data))
             refuse_too_few(work, ready[0])
             stage = "start"
+            renew = getattr(work.objective, "renew", None)
+            if renew:
+                renew()
             if own is None:
                 own = work.own(sent) if work.own else {}
             carry = work.start(sent, own, ready[1].keys[0])
@@ -173,8 +176,8 @@ class Stream:
         except Skipped:
             raise
         except Exception as error:
-            where = f"step {steps + 1}" if stage == "step" else stage
-            error.add_note(f"In client {client!r}, round {cohort.round}, stage {where}.")
+            at = f"step {steps + 1}" if stage == "step" else stage
+            error.add_note(where(cohort, client, at, self.setting.held_out))
             if data and stage == "step":
                 error.add_note(explain(work.objective, data, error))
             raise
@@ -265,8 +268,9 @@ def _channels_last(leaf: Tensor) -> Tensor:
 
 
 def needs_pairs(work: LocalWork) -> bool:
-    """Tell whether a training batch of one row has no meaning for a work's model."""
-    return work.train and bool(getattr(work.objective, "needs_pairs", False))
+    """Tell whether a batch of one row has no meaning for a work's model."""
+    name = "needs_pairs" if work.train else "judges_pairs"
+    return bool(getattr(work.objective, name, False))
 
 
 def refuse_too_few(work: LocalWork, cut: Cut) -> None:

@@ -1,9 +1,32 @@
 """From an error deep inside PyTorch to the sentence that the user needs."""
 
+from collections.abc import Sequence
+
 import torch
 
 from folkmoot.core import tree as trees
+from folkmoot.core.engine import ClientId, Cohort
 from folkmoot.core.tree import Tree
+
+
+def where(cohort: Cohort, client: ClientId, stage: str, held_out: Sequence[Tree] = ()) -> str:
+    """Say where an error happened, as a note below it.
+
+    Args:
+        cohort: Whose round and part it was.
+        client: The client, or the number of the held-out set's piece.
+        stage: "load", "start", "step 3", "finish" or "encode".
+        held_out: The pieces of the researcher's own test set.
+    """
+    if cohort.part == "held_out":
+        ends = [0]
+        for piece in held_out[: int(client) + 1]:
+            ends.append(ends[-1] + len(trees.leaves(piece)[0]))
+        rows = f"rows {ends[-2]} to {ends[-1] - 1} of the held-out examples (test=)"
+        return f"In {rows}, judged after round {cohort.round}."
+    if cohort.part == "test":
+        return f"In the test examples of client {client!r}, judged after round {cohort.round}."
+    return f"In client {client!r}, round {cohort.round}, stage {stage}."
 
 
 def explain(objective: object, data: Tree, error: Exception) -> str:

@@ -5,6 +5,7 @@ clients, so a value over clients is that of their pooled rows; quantiles need si
 values, which only a simulation may see.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -46,9 +47,11 @@ def shards(test: Tree | None, objective: Any) -> list[Tree]:
         return []
     rows = len(trees.leaves(test)[0])
     size = rows if any(metric.whole for metric in objective.metrics) else _SHARD_ROWS
+    # The last piece takes one row more: a row alone has no batch statistics.
+    begins = range(0, max(1, rows - 1), size)
     return [
-        trees.map(lambda leaf, begin=begin: leaf[begin : begin + size], test)
-        for begin in range(0, rows, size)
+        trees.map(lambda leaf, begin=begin, end=end: leaf[begin:end], test)
+        for begin, end in itertools.pairwise([*begins, rows])
     ]
 
 

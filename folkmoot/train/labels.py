@@ -31,7 +31,7 @@ def classes_of(objective: Any, state: Tree, data: Tree) -> int | None:
         return None
     model = objective.module(state).eval()
     try:
-        inputs, targets = objective.split(trees.map(lambda leaf: leaf[:_ROWS], data))
+        inputs, targets = objective.split(trees.map(lambda leaf: leaf[:_ROWS].clone(), data))
         with torch.no_grad():
             outputs = call(model, inputs)
     except Exception:  # the user's own code

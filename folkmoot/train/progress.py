@@ -6,7 +6,9 @@ run fails.
 """
 
 import contextlib
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -27,7 +29,18 @@ from folkmoot.train.events import Callback, Event
 
 Progress = Callable[[], AbstractContextManager[Callback]]
 
+_BAR_S = 0.1  # between two drawings of a bar
 _CELL_S = 0.2  # between two writings of a notebook's line, which travel through its server
+
+_DRAWING = threading.Lock()
+"""Held while a bar is drawn, and by every fork: what a worker prints goes through the bar, whose
+locks the worker would wait for without end if the drawing thread held them when it was forked."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_DRAWING.acquire,
+        after_in_parent=_DRAWING.release,
+        after_in_child=_DRAWING.release,
+    )
 
 
 @contextlib.contextmanager
@@ -42,7 +55,11 @@ def bar() -> Iterator[Callback]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as display:
+    # Rich's own thread cannot be told of a fork, so the bar is drawn by one that can.
+    with (
+        RichProgress(*columns, console=Console(stderr=True), auto_refresh=False) as display,
+        _drawn(display),
+    ):
         task = display.add_task("", total=None, metrics="")
 
         def listen(event: Event) -> None:
@@ -53,6 +70,25 @@ def bar() -> Iterator[Callback]:
                 display.update(task, metrics=metrics_of(event.row))
 
         yield listen
+
+
+@contextlib.contextmanager
+def _drawn(display: RichProgress) -> Iterator[None]:
+    """Draw a bar again and again, but never during a fork."""
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(_BAR_S):
+            with _DRAWING:
+                display.refresh()
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

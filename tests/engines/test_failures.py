@@ -1,5 +1,6 @@
 """What goes wrong in a client is named, hurts nobody else, and leaves no process behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from folkmoot.core.errors import DivergenceError, InfrastructureError, QuorumErr
 from folkmoot.data.pooled import from_pool
 from folkmoot.engines import forked, parallel, sequential
 from folkmoot.engines.tasks import example
+from folkmoot.train.loop import first_snapshot, run_round
 
 ENGINES = {
     "sequential": sequential(),
@@ -192,6 +194,53 @@ def test_an_engine_may_be_closed_twice_and_in_the_middle():
         asked.engine.close()
         singles.close()
         asked.engine.close()
+
+
+def test_an_engine_may_be_closed_while_another_one_is_open():
+    first, second = (Asked(ENGINES["processes"], rows, work_of()) for _ in range(2))
+    assert first.sum().count == second.sum().count == 12
+
+    # The workers of the second hold copies of the connections to those of the first.
+    first.engine.close()
+    second.engine.close()
+
+
+def test_an_engine_may_be_closed_though_a_worker_never_comes_back():
+    parent = os.getpid()
+
+    def load(client):
+        while client == 1 and os.getpid() != parent:
+            pass
+        return rows(client)
+
+    asked = Asked(ENGINES["processes"], load, work_of())
+    singles = asked.singles()
+    first, _ = next(singles)
+
+    asked.engine.close()
+
+    assert first == 0
+
+
+def test_a_fork_that_fails_leaves_no_worker_and_may_be_tried_again(monkeypatch):
+    forks, fork = [], os.fork
+
+    def second_fails():
+        forks.append(1)
+        if len(forks) == 2:
+            raise BlockingIOError("too many processes")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", second_fails)
+    asked = Asked(ENGINES["processes"], rows, work_of())
+
+    with pytest.raises(BlockingIOError):
+        asked.sum()
+    after = asked.sum()
+    asked.engine.close()
+
+    assert after.count == 12
+    assert len(forks) == 3
 
 
 def test_a_breakpoint_of_a_client_reaches_the_users_hook_in_the_default_engine(monkeypatch):
@@ -459,3 +508,24 @@ def test_a_program_that_is_ended_in_mid_round_leaves_no_worker(end):
     assert ("KeyboardInterrupt" in said) == (end == signal.SIGINT)
     # A dying process closes its pipes a moment before it is gone.
     assert any(not session_of(program.pid) for _ in range(10_000))
+
+
+def test_workers_that_ended_with_the_thread_that_forked_them_are_forked_anew(line, pull):
+    clients = fm.data.as_clients({0: pull(2.0), 1: pull(4.0)})
+    algorithm = fm.fedavg(fm.local.sgd(line(0.0), lr=0.5))
+    engine = parallel(2, threads=False)(Setting(clients, seed=0))
+    snapshot = first_snapshot(algorithm)
+
+    def one_round():
+        nonlocal snapshot
+        cohort = Cohort(snapshot.round + 1, (0, 1), 2, 2)
+        snapshot, _ = run_round(algorithm, snapshot, engine, cohort, seed=0)
+
+    with contextlib.closing(engine):
+        for _ in range(2):
+            thread = threading.Thread(target=one_round)
+            thread.start()
+            thread.join()
+
+    # Each round moves by half of 3, the mean of the slopes 2 and 4.
+    assert snapshot.state["params"]["w"].item() == -3

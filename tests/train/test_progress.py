@@ -1,9 +1,14 @@
 """What a run shows while it goes."""
 
+import io
+import os
+import sys
+import threading
+
 import pytest
 
 from folkmoot.core.errors import SettingsError
-from folkmoot.train.progress import metrics_of, shown
+from folkmoot.train.progress import bar, metrics_of, shown
 
 
 def test_a_line_shows_two_metrics_and_not_the_quantiles_of_one():
@@ -22,3 +27,37 @@ def test_the_held_out_set_comes_before_clients_tests():
 def test_a_display_that_is_no_function_is_refused():
     with pytest.raises(SettingsError, match="True, False, None"):
         shown("bar")
+
+
+class Terminal(io.StringIO):
+    """A terminal on which the bar's thread, once it draws, does not end before a fork was tried."""
+
+    def __init__(self):
+        super().__init__()
+        self.draws, self.forked = threading.Event(), threading.Event()
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        if threading.current_thread() is not threading.main_thread():
+            self.draws.set()
+            self.forked.wait(0.5)
+            self.draws.clear()
+        return super().write(text)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_process_is_not_forked_while_the_bar_is_drawn_whose_locks_its_prints_need(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    with bar():
+        assert terminal.draws.wait(60)
+        pid = os.fork()
+        if not pid:
+            os._exit(terminal.draws.is_set())
+        terminal.forked.set()
+        _, status = os.waitpid(pid, 0)
+
+    assert status == 0
