@@ -36,6 +36,7 @@ class ClientResult(NamedTuple):
 
     id: ClientId
     examples: int
+    """What its metrics are means over: its test examples, or a language model's tokens."""
     metrics: dict[str, float]
     sums: Tree = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
     """What the metrics were made from; NaN where they are not finite."""
