@@ -1,5 +1,6 @@
 """`folkmoot new NAME`: a first app, that runs at once and is short enough to be read."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,8 @@ def new(
             raise SettingsError(f"{folder} is already there and stays as it is. Take another name.")
         folder.mkdir(parents=True)
         app = folder / "app.py"
-        app.write_text(_APP.format(path=app), encoding="utf-8")
-        readme = _README.format(name=folder.name, path=app)
+        typed = shlex.quote(str(app))
+        app.write_text(_APP.format(path=typed), encoding="utf-8")
+        readme = _README.format(name=folder.name, path=typed)
         (folder / "README.md").write_text(readme, encoding="utf-8")
-        typer.echo(f"{folder}/ holds app.py and README.md. Now: folkmoot run {app}")
+        typer.echo(f"{folder}/ holds app.py and README.md. Now: folkmoot run {typed}")

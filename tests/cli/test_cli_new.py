@@ -17,6 +17,15 @@ def test_a_new_app_has_two_short_files_and_runs_at_once(folkmoot, here):
     assert folder.name.endswith("-mine")
 
 
+def test_a_name_of_two_words_is_quoted_wherever_it_is_to_be_typed(folkmoot, here):
+    written = folkmoot("new 'my app'")
+
+    assert written.stdout.endswith("Now: folkmoot run 'my app/app.py'\n")
+    for file in ("README.md", "app.py"):
+        assert "folkmoot run 'my app/app.py'" in (here / "my app" / file).read_text()
+    assert folkmoot("check 'my app/app.py'").exit_code == 0
+
+
 def test_what_is_there_is_not_written_over(folkmoot, here):
     (here / "mine").mkdir()
 
