@@ -28,14 +28,14 @@ _LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"
 def reported(
     debug: bool = False,
     machine: TextIO | None = None,
-    hint: Callable[[], str | None] = lambda: None,
+    hint: Callable[[BaseException], str | None] = lambda error: None,
 ) -> Iterator[None]:
     """Turn whatever is raised inside into a message on stderr and an exit code.
 
     Args:
         debug: Show the whole traceback.
         machine: Where one JSON object is written as well; None for nowhere.
-        hint: A last sentence, such as how to go on; asked when there was an error.
+        hint: A last sentence, such as how to go on after this error.
 
     Raises:
         typer.Exit: With the exit code.
@@ -45,9 +45,9 @@ def reported(
     except (typer.Exit, typer.BadParameter):
         raise
     except KeyboardInterrupt as stop:
-        _tell(["Interrupted."], INTERRUPTED, stop, debug, machine, hint())
+        _tell(["Interrupted."], INTERRUPTED, stop, debug, machine, hint(stop))
     except BaseException as error:  # the process boundary
-        _tell(_lines(error), exit_code(error), error, debug, machine, hint())
+        _tell(_lines(error), exit_code(error), error, debug, machine, hint(error))
 
 
 def exit_code(error: BaseException) -> int:

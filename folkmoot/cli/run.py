@@ -12,7 +12,7 @@ from folkmoot.cli.app import App, load
 from folkmoot.cli.errors import reported
 from folkmoot.cli.places import Places
 from folkmoot.cli.settings import chosen
-from folkmoot.core.errors import FolkmootError
+from folkmoot.core.errors import CheckpointError, FolkmootError, SettingsError
 
 AppFile = Annotated[
     Path,
@@ -55,7 +55,10 @@ def run(
     machine = sys.stdout if json else None
     places: list[Places] = []
     typed = _typed(app, set_ or [], workers, out)
-    with reported(debug, machine, lambda: _how_to_go_on(places, typed)), own_output(machine):
+    with (
+        reported(debug, machine, lambda error: _how_to_go_on(places, typed, error)),
+        own_output(machine),
+    ):
         places.append(Places(out, resume))
         result = _train(app, set_ or [], places[0], workers, resume, machine, quiet)
         if machine is not None:
@@ -153,9 +156,10 @@ def _typed(app: Path, given: list[str], workers: int | None, out: Path | None) -
     return shlex.join(words)
 
 
-def _how_to_go_on(places: list[Places], typed: str) -> str | None:
+def _how_to_go_on(places: list[Places], typed: str, error: BaseException) -> str | None:
     """Return the sentence that tells how to go on with a run that was cut off, if it can."""
     kept = places[0].kept() if places else []
-    if not kept:
+    # The same command would be refused again: other settings or another folder are the cure.
+    if not kept or isinstance(error, SettingsError | CheckpointError):
         return None
     return f"The rounds that were done are kept in {kept[-1]}. To go on: {typed} --resume"

@@ -9,7 +9,7 @@ FolkmootError
 │   ├── QuorumError                 too few clients answered
 │   └── DivergenceError             no client's update is finite
 └── InfrastructureError             the machine failed, not the program            exit code 5
-    └── CheckpointError             a stored run cannot be read, or belongs to another program
+    └── CheckpointError             a stored run cannot be read
 """
 
 import difflib
@@ -64,7 +64,7 @@ class InfrastructureError(FolkmootError):
 
 
 class CheckpointError(InfrastructureError):
-    """A stored run cannot be read, or was made by another program."""
+    """A stored run cannot be read."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from folkmoot.core import wire
-from folkmoot.core.errors import CheckpointError
+from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.train.loop import Snapshot
 
@@ -80,11 +80,11 @@ def begin_anew(folder: Path, finished: Path) -> None:
         finished: A file that is there once the run has ended.
 
     Raises:
-        CheckpointError: If there are checkpoints and their run has not ended.
+        SettingsError: If there are checkpoints and their run has not ended.
     """
     old = sorted(folder.glob(_NAMES))
     if old and not finished.exists():
-        raise CheckpointError(
+        raise SettingsError(
             f"{folder} holds {old[-1].name} of a run that has not ended. Go on with it by "
             "resume=True, choose another folder, or remove this one."
         )
@@ -135,7 +135,7 @@ def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
     """Refuse to go on where the checkpoint was made by another program.
 
     Raises:
-        CheckpointError: Naming each setting that differs, with both values.
+        SettingsError: Naming each setting that differs, with both values.
     """
     changed = [
         f"{name} was {stored.get(name)!r} and is {now.get(name)!r}"
@@ -144,7 +144,7 @@ def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
     ]
     if changed:
         more = f"; and {len(changed) - _MOST_NAMED} others" if len(changed) > _MOST_NAMED else ""
-        raise CheckpointError(
+        raise SettingsError(
             f"The checkpoint belongs to another program: {'; '.join(changed[:_MOST_NAMED])}{more}. "
             "Restore these settings, or choose another folder."
         )

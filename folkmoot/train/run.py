@@ -110,13 +110,14 @@ def run(
         A `Result`: print it, `plot` it, `save` it; `result.model` is an ordinary module.
 
     Raises:
-        SettingsError: If the options contradict each other or the data; before the first round.
+        SettingsError: If the options contradict each other or the data; before the first round. If
+            `resume` finds a run of another program; or if the folder holds a run that has not
+            ended, and `resume` was not given.
         DataError: If a client's examples cannot be used.
         DivergenceError: If no client's update is finite.
         QuorumError: If three rounds in a row that asked clients have no usable answer, or no round
             has one.
-        CheckpointError: If `resume` finds a run of another program, or nothing that can be read; or
-            if the folder holds a run that has not ended, and `resume` was not given.
+        CheckpointError: If `resume` finds nothing that can be read.
         InfrastructureError: If nothing can be written in `save` or `checkpoint`; before round 1.
         Exception: What client code raises comes out as it is, with client, round and stage as a
             note.

@@ -65,7 +65,8 @@ def begin(program: Program, resume: bool) -> Standing:
     """Return the standing before the first round, or the newest one that was stored.
 
     Raises:
-        CheckpointError: If what was stored belongs to another program or cannot be read.
+        CheckpointError: If what was stored cannot be read.
+        SettingsError: If it belongs to another program, or a run that can go on would be lost.
     """
     stored = load_checkpoint(program.folder) if program.folder and resume else None
     if stored is None:

@@ -191,6 +191,29 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(folkmoot, toy, he
     assert "Name another folder by --out." in ended.stderr
 
 
+def test_another_program_in_the_folder_is_a_matter_of_settings_and_no_way_to_go_on(folkmoot, toy):
+    folkmoot("run toy.py --workers 1 --out a")
+
+    ended = folkmoot("run toy.py --workers 1 --out a --resume --set lr=0.2")
+
+    assert ended.exit_code == 2
+    assert "belongs to another program: " in ended.stderr
+    assert "lr was 0.1 and is 0.2" in ended.stderr
+    assert "To go on" not in ended.stderr
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_way_to_go_on(folkmoot, toy, here):
+    folkmoot("run toy.py --workers 1 --out a")
+    for path in (here / "a" / "checkpoints").iterdir():
+        path.write_bytes(b"")
+
+    ended = folkmoot("run toy.py --workers 1 --out a --resume")
+
+    assert ended.exit_code == 5
+    assert "Remove the folder to begin anew." in ended.stderr
+    assert "To go on" not in ended.stderr
+
+
 def test_divergence_has_its_own_code_and_tells_how_to_go_on(folkmoot, toy):
     toy.write_text(toy.read_text().replace("return super().forward(x)", BURST))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from folkmoot.core import tree as trees
-from folkmoot.core.errors import CheckpointError
+from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.train.checkpoint import (
     Stored,
     begin_anew,
@@ -160,7 +160,7 @@ def test_a_new_run_does_not_overwrite_one_that_can_go_on(tmp_path):
     finished = tmp_path / "summary.json"
     save_checkpoint(tmp_path / "checkpoints", stored(7))
 
-    with pytest.raises(CheckpointError, match=r"checkpoint-0000007.* has not ended.*resume=True"):
+    with pytest.raises(SettingsError, match=r"checkpoint-0000007.* has not ended.*resume=True"):
         begin_anew(tmp_path / "checkpoints", finished)
     finished.touch()
     begin_anew(tmp_path / "checkpoints", finished)
@@ -175,7 +175,7 @@ def test_another_program_is_refused_with_each_setting_and_both_values():
         {"seed": 2, "same": 3, "mu": 0.5},
     )
 
-    with pytest.raises(CheckpointError) as found:
+    with pytest.raises(SettingsError) as found:
         refuse_other_program(was, now)
 
     assert "seed was 1 and is 2; mu was None and is 0.5; lr was 0.1 and is None." in str(
@@ -185,5 +185,5 @@ def test_another_program_is_refused_with_each_setting_and_both_values():
 
 
 def test_of_many_other_settings_five_are_named():
-    with pytest.raises(CheckpointError, match=r"e was 1 and is 0; and 2 others\."):
+    with pytest.raises(SettingsError, match=r"e was 1 and is 0; and 2 others\."):
         refuse_other_program(dict.fromkeys("abcdefg", 1), dict.fromkeys("abcdefg", 0))

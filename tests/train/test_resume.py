@@ -14,7 +14,7 @@ from torch import nn
 
 import folkmoot as fm
 from folkmoot.core import tree as trees
-from folkmoot.core.errors import CheckpointError
+from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.train.stopping import patience, target
 
 ROUNDS = 5
@@ -260,7 +260,7 @@ def test_another_program_is_refused_with_the_setting_that_differs(stopped, sente
         for name, part in OTHERS[sentence].items()
     }
 
-    with pytest.raises(CheckpointError) as found:
+    with pytest.raises(SettingsError) as found:
         train(stopped, resume=True, **changed)
 
     assert sentence in str(found.value)
@@ -270,7 +270,7 @@ def test_another_program_is_refused_with_the_setting_that_differs(stopped, sente
 def test_two_frozen_models_are_two_programs(tmp_path):
     killed(lambda: train(tmp_path, built=algorithm(frozen(1)), callbacks=[dying_at(1)]))
 
-    with pytest.raises(CheckpointError, match="frozen_model was"):
+    with pytest.raises(SettingsError, match="frozen_model was"):
         train(tmp_path, built=algorithm(frozen(2)), resume=True)
 
 
@@ -316,7 +316,7 @@ def test_a_run_that_forgot_to_resume_does_not_overwrite_what_was_stored(tmp_path
     killed(lambda: train(tmp_path, callbacks=[dying_at(3)]))
 
     with pytest.raises(
-        CheckpointError, match=r"0000003.* has not ended\. Go on with it by resume=True"
+        SettingsError, match=r"0000003.* has not ended\. Go on with it by resume=True"
     ):
         train(tmp_path)
 
