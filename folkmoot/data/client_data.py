@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from folkmoot.core.errors import DataError, did_you_mean
 from folkmoot.core.tree import Tree
-from folkmoot.data.examples import count, describe
+from folkmoot.data.arrays import describe
+from folkmoot.data.examples import count
 
 Id = int | str
 """A client's id: within one set, all integers or all strings."""

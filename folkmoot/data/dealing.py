@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folkmoot.core.errors import SettingsError
+from folkmoot.data.arrays import is_array
 from folkmoot.data.assignment import Partition
 from folkmoot.data.client_data import Id
-from folkmoot.data.examples import as_examples, check_examples, is_array
+from folkmoot.data.examples import as_examples, check_examples
 
 
 def apportion(totals: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,17 +1,13 @@
 """Examples: a dict of tensors that share their leading dimension, one row an example.
 
-Whatever a user holds (tensors, numpy arrays, an (x, y) pair, a torch Dataset) becomes such a dict
-here. Two conversions change numbers. float64 from numpy, pandas or plain Python becomes torch's
-default dtype, because models have that dtype; and integer arrays become int64, because losses ask
-for it, but uint8 and int8 arrays of two or more dimensions (pictures) stay as they are. Tensors are
-never converted.
+Whatever a user holds (tensors, numpy arrays, an (x, y) pair, a Dataset) becomes such a dict here;
+`arrays` says which dtypes change.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, default_collate
@@ -19,6 +15,15 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, de
 from folkmoot.core import tree as trees
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
+from folkmoot.data.arrays import (
+    as_tensor,
+    describe,
+    from_columns,
+    is_hugging_face,
+    is_pair,
+    owner_of,
+    renamed,
+)
 
 
 def count(tree: Tree) -> int:
@@ -43,14 +48,15 @@ def number_of_classes(tree: Tree) -> int | None:
 
 
 def as_examples(anything: Any, *, owner: str = "The test data") -> Tree:
-    """Turn a dict of arrays, an (x, y) pair or a torch Dataset into a Tree of tensors.
+    """Turn a dict of arrays, an (x, y) pair or a Dataset into a Tree of tensors.
 
-    A Dataset is read whole: items are collated as a DataLoader would, an item (x, y) gives the
-    leaves "x" and "y", an item that is a dict keeps its names.
+    A torch Dataset is read whole: items are collated as a DataLoader would, an item (x, y) gives
+    the leaves "x" and "y", an item that is a dict keeps its names. A Hugging Face Dataset keeps its
+    columns' names too, but a picture becomes "x" and "label" becomes "y".
 
     Args:
-        anything: A (nested) dict of tensors or arrays; a tuple or list of two of them; or a
-            map-style Dataset.
+        anything: A (nested) dict of tensors or arrays; a tuple or list of two of them; a map-style
+            torch Dataset; or one split of Hugging Face's.
         owner: Whose examples these are; begins the sentence of an error.
 
     Returns:
@@ -59,6 +65,8 @@ def as_examples(anything: Any, *, owner: str = "The test data") -> Tree:
     Raises:
         DataError: If it is none of these, or a leaf is not numeric.
     """
+    if is_hugging_face(anything):
+        return _read_hugging_face(anything, owner)
     if isinstance(anything, Mapping):
         return _tree(anything, owner, "")
     if isinstance(anything, Dataset):
@@ -98,6 +106,18 @@ def read_dataset(dataset: Any, *, owner: str = "The test data") -> Tree:
     return _default_floats(_collated(batch, owner))
 
 
+def _read_hugging_face(dataset: Any, owner: str) -> Tree:
+    if isinstance(dataset, Mapping):
+        raise DataError(
+            f"{owner}: {describe(dataset)} holds the splits {', '.join(dataset)}. Pass one of them."
+        )
+    if not hasattr(dataset, "__len__") or len(dataset) == 0 or dataset.format["type"] == "custom":
+        # What with_transform makes of an item is not in the columns.
+        return renamed(read_dataset(dataset, owner=owner))
+    cure = "Code it as numbers with dataset.map, or leave it out with dataset.remove_columns."
+    return from_columns(dataset.with_format("numpy")[:], owner, cure)
+
+
 def _collated(batch: Any, owner: str) -> Tree:
     if isinstance(batch, Mapping):
         return _tree(batch, owner, "")
@@ -127,67 +147,6 @@ def _tree(mapping: Mapping[Any, Any], owner: str, prefix: str) -> Tree:
         path = f"{prefix}{name}"
         tree[name] = _tree(value, owner, f"{path}/") if nested else as_tensor(value, owner, path)
     return tree
-
-
-def as_tensor(value: Any, owner: str, leaf: str) -> Tensor:
-    """Turn one array-like into a tensor; this module's docstring says which dtypes change."""
-    if isinstance(value, Tensor):
-        return value
-    if not is_array(value):
-        raise DataError(
-            f"{owner}: leaf {leaf!r} is {describe(value)}, not a tensor or a numeric array. "
-            "Convert it with torch.as_tensor, or leave it out."
-        )
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{owner}: leaf {leaf!r} holds values of dtype {array.dtype}, not numbers. "
-            "Code them as integers (classes, tokens) or floats first."
-        )
-    if array.dtype == np.float64:
-        array = array.astype(_numpy_default_float())
-    elif array.dtype.kind in "iu" and (array.dtype.itemsize > 1 or array.ndim == 1):
-        array = array.astype(np.int64, copy=False)
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    return torch.from_numpy(array)
-
-
-def _numpy_default_float() -> type:
-    return np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
-
-
-def is_array(value: Any) -> bool:
-    """Say whether this is a tensor, a numpy array or a pandas column or table."""
-    return isinstance(value, Tensor | np.ndarray) or hasattr(value, "to_numpy")
-
-
-def is_pair(value: Any) -> bool:
-    """Say whether this is an (x, y) pair of arrays."""
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(is_array(part) for part in value)
-    )
-
-
-def describe(value: Any) -> str:
-    """Name a value's type for an error, with its length where it has one."""
-    kind = type(value)
-    name = (
-        kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    article = "an" if name[0] in "aeio" else "a"
-    return (
-        f"{article} {name} of {len(value)}"
-        if isinstance(value, tuple | list)
-        else f"{article} {name}"
-    )
-
-
-def owner_of(client_id: int | str | None, part: str) -> str:
-    """Begin an error's sentence: 'Client 7, train examples'."""
-    return f"The {part} examples" if client_id is None else f"Client {client_id!r}, {part} examples"
 
 
 def check_examples(tree: Tree, client_id: int | str | None, part: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from folkmoot.core import tree as trees
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.rng import derive, generator
+from folkmoot.data.arrays import is_array
 from folkmoot.data.assignment import Partition
 from folkmoot.data.dealing import (
     apportion,
@@ -23,7 +24,7 @@ from folkmoot.data.dealing import (
     needed_labels,
     rows_and_labels,
 )
-from folkmoot.data.examples import as_examples, is_array
+from folkmoot.data.examples import as_examples
 from folkmoot.data.pooled import column as as_column
 
 __all__ = [

@@ -12,18 +12,10 @@ from torch.utils.data import Dataset
 
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
+from folkmoot.data.arrays import describe, is_array, is_hugging_face, is_pair, owner_of
 from folkmoot.data.client_data import Client, ClientData, Id
 from folkmoot.data.digest import digest_of
-from folkmoot.data.examples import (
-    as_examples,
-    check_examples,
-    describe,
-    is_array,
-    is_pair,
-    number_of_classes,
-    owner_of,
-    read_dataset,
-)
+from folkmoot.data.examples import as_examples, check_examples, number_of_classes, read_dataset
 
 
 def from_function(
@@ -74,9 +66,9 @@ def from_datasets(
     *,
     name: str = "datasets",
 ) -> ClientData:
-    """Build clients from one torch Dataset, (x, y) pair or Tree a client.
+    """Build clients from one Dataset (torch's or Hugging Face's), (x, y) pair or Tree a client.
 
-    A Dataset is read whole, through torch's default collate, each time its client is asked for;
+    A Dataset is read whole, torch's through its default collate, each time its client is asked for;
     pairs and Trees lie in memory and are checked now.
 
     Args:
@@ -122,8 +114,8 @@ def as_clients(anything: Any) -> ClientData:
     """Turn a run's `clients=` argument into `ClientData`.
 
     Args:
-        anything: `ClientData`, which passes through; a list or dict (by id) of torch Datasets, of
-            (x, y) pairs or of Trees; or a list of `Client`.
+        anything: `ClientData`, which passes through; a list or dict (by id) of Datasets (torch's or
+            Hugging Face's), of (x, y) pairs or of Trees; or a list of `Client`.
 
     Raises:
         DataError: If it is anything else; the sentence says what to do with what was passed.
@@ -149,6 +141,11 @@ def _advice(anything: Any) -> str:
         return f"pass the clients themselves: clients, test = fm.data.load({anything!r})."
     if isinstance(anything, tuple) and anything and isinstance(anything[0], ClientData):
         return "this looks like what fm.data.load returned; unpack it first: clients, test = ..."
+    if is_hugging_face(anything):
+        return (
+            "say which column tells the client, clients = fm.data.from_hugging_face(split, "
+            "client='...'), or pass a list with one Dataset a client."
+        )
     one = (
         "this is one data set, not one a client; split it with fm.data.partition, or pass a list "
         "with one a client."
@@ -185,7 +182,8 @@ def _by_id(datasets: Any, name: str) -> dict[Id, Any]:
 
 
 def _ready(value: Any, client: Id, part: str) -> Any:
-    if isinstance(value, Dataset):
+    splits = is_hugging_face(value) and isinstance(value, Mapping)
+    if isinstance(value, Dataset) or (is_hugging_face(value) and not splits):
         # A Dataset without a length or without items is refused now, the others are read later.
         if not hasattr(value, "__len__") or len(value) == 0:
             return read_dataset(value, owner=owner_of(client, part))

@@ -13,14 +13,9 @@ from torch.utils.data import Dataset
 
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
+from folkmoot.data.arrays import describe, owner_of
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import (
-    as_examples,
-    check_examples,
-    describe,
-    owner_of,
-    read_dataset,
-)
+from folkmoot.data.examples import as_examples, check_examples, read_dataset
 
 
 def from_flamby(

@@ -98,8 +98,8 @@ def _require(frame: Any, what: str, columns: Sequence[str], name: str) -> None:
             )
         if times[column] > 1:
             raise DataError(
-                f"{name}: the table has {times[column]} columns {column!r}, and which is meant cannot be "
-                "known. Rename them, or drop all but the first: "
+                f"{name}: the table has {times[column]} columns {column!r}, and which is meant "
+                "cannot be known. Rename them, or drop all but the first: "
                 "frame.loc[:, ~frame.columns.duplicated()]."
             )
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from folkmoot.core.errors import DataError, did_you_mean
 from folkmoot.core.tree import Tree
+from folkmoot.data.arrays import describe, owner_of
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import check_examples, describe, owner_of
+from folkmoot.data.examples import check_examples
 from folkmoot.data.formats.columns import Convert, examples_from
 from folkmoot.data.pooled import column as as_column
 

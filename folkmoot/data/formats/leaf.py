@@ -11,8 +11,9 @@ from typing import Any
 
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
+from folkmoot.data.arrays import owner_of
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import check_examples, count, owner_of
+from folkmoot.data.examples import check_examples, count
 from folkmoot.data.formats.columns import Convert, examples_from
 from folkmoot.data.sources import from_datasets
 

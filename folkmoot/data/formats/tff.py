@@ -18,8 +18,9 @@ import numpy as np
 
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
+from folkmoot.data.arrays import owner_of
 from folkmoot.data.client_data import ClientData, Id
-from folkmoot.data.examples import check_examples, owner_of
+from folkmoot.data.examples import check_examples
 from folkmoot.data.formats.columns import Convert, examples_from
 from folkmoot.data.formats.tf_example import parse_example
 
