@@ -10,6 +10,7 @@ into the parameters and the state that it is given; who wants to keep them passe
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -242,5 +243,5 @@ def _check_rate(lr: Rate) -> None:
 
 def _check_share(**values: float) -> None:
     for name, value in values.items():
-        if not 0 <= value < 1:
+        if not isinstance(value, Real) or not 0 <= value < 1:
             raise SettingsError(f"{name} must be in [0, 1), but is {value!r}.")

@@ -18,6 +18,7 @@ from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
+from folkmoot.local.composed import refuse_no_work
 from folkmoot.optimizers import Optimizer, sgd
 
 
@@ -36,8 +37,10 @@ def fedavg(
         An algorithm of one exchange a round.
 
     Raises:
-        SettingsError: If `server` or `aggregator` is something else, such as a name.
+        SettingsError: If `work`, `server` or `aggregator` is something else, such as a module or a
+            name.
     """
+    refuse_no_work("fedavg", work)
     server = sgd(1.0) if server is None else server
     aggregator = weighted_mean() if aggregator is None else aggregator
     if not isinstance(server, Optimizer):

@@ -10,6 +10,7 @@ State, exchange and bytes are FedAvg's; a local step costs one more pass over th
 from folkmoot.algorithms.fedavg import fedavg
 from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, LocalWork
+from folkmoot.local.composed import refuse_no_work
 from folkmoot.local.proximal import proximal
 from folkmoot.optimizers import Optimizer
 
@@ -30,7 +31,8 @@ def fedprox(
         aggregator: As in `fedavg`.
 
     Raises:
-        SettingsError: If `mu` is negative, or the work writes its own step.
+        SettingsError: If `work` is none, `mu` is negative, or the work writes its own step.
     """
+    refuse_no_work("fedprox", work)
     built = fedavg(proximal(work, mu), server=server, aggregator=aggregator)
     return built._replace(name="fedprox")

@@ -8,6 +8,7 @@ from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import LocalWork
 from folkmoot.core.errors import SettingsError, not_negative
 from folkmoot.core.tree import Tree
+from folkmoot.local.composed import refuse_no_work
 
 
 def proximal(work: LocalWork, mu: float) -> LocalWork:
@@ -18,8 +19,9 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
         mu: Strength of the pull, at least 0; 0 returns the work unchanged.
 
     Raises:
-        SettingsError: If `mu` is negative, or the work writes its own step.
+        SettingsError: If `work` is none, `mu` is negative, or the work writes its own step.
     """
+    refuse_no_work("proximal", work)
     not_negative(mu=mu)
     before = work.correct
     if before is None:

@@ -13,7 +13,7 @@ from typing import Any
 from folkmoot.core import rng
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import ClientId, Setting
-from folkmoot.core.errors import SettingsError, did_you_mean
+from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
 from folkmoot.engines.parallel import num_cores
@@ -26,6 +26,12 @@ from folkmoot.train.labels import (
     label_faults,
     non_iid_score,
     without_output,
+)
+from folkmoot.train.options import (
+    refuse_no_algorithm,
+    refuse_numbers,
+    refuse_seed,
+    refuse_unknown,
 )
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
 from folkmoot.train.trials import cost_of, try_clients, try_held_out
@@ -67,19 +73,17 @@ def check(
         from iid, and estimates of memory, traffic and time.
 
     Raises:
-        SettingsError: If there is no algorithm to check, or an option is unknown; all else is in
-            the report.
+        SettingsError: If there is no algorithm to check, an option is unknown, or a count or the
+            seed is no whole number; all else is in the report.
     """
-    if unknown:
-        option = next(iter(unknown))
-        raise SettingsError(
-            f"check() has no option {option!r}.{did_you_mean(option, check.__kwdefaults__ or ())}"
-        )
-    if not isinstance(algorithm, Algorithm):
-        raise SettingsError(
-            "check() needs an algorithm first, such as fm.fedavg(work), but was given a "
-            f"{type(algorithm).__name__}."
-        )
+    refuse_unknown("check", unknown, check.__kwdefaults__)
+    refuse_no_algorithm("check", algorithm)
+    if rounds is None:
+        raise SettingsError("rounds must be a whole number of at least 1, but is None.")
+    refuse_numbers(
+        rounds=rounds, workers=workers, evaluate_every=evaluate_every, most_clients=most_clients
+    )
+    refuse_seed(seed)
     gathered = gather(clients)
     federation = gathered.usable
     held_out, faults = held_out_faults(test)

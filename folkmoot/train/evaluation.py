@@ -110,10 +110,9 @@ class Judge:
         """Choose the column by which models are compared: of the held-out set or clients' tests."""
         if metric is None:
             metric = "accuracy" if "accuracy" in self.better else next(iter(self.better))
-        if metric not in self.better:
-            raise SettingsError(
-                f"best={metric!r} is no metric of the objective.{did_you_mean(metric, self.better)}"
-            )
+        if not isinstance(metric, str) or metric not in self.better:
+            near = did_you_mean(str(metric), self.better)
+            raise SettingsError(f"best={metric!r} is no metric of the objective.{near}")
         part = "test" if self.num_shards else "clients"
         return Best(f"{part}_{metric}", self.better[metric])
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from folkmoot import engines
 from folkmoot.core import VERSION
-from folkmoot.core.algorithm import Algorithm, LocalWork
+from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.errors import SettingsError, did_you_mean
+from folkmoot.local.composed import kind_of, refuse_no_work
 
 PLANNED = {
     "privacy": "differential privacy",
@@ -43,14 +44,10 @@ def refuse_no_algorithm(verb: str, algorithm: Any) -> None:
     if not isinstance(algorithm, Algorithm):
         raise SettingsError(
             f"{verb}() needs an algorithm first, such as fm.fedavg(work), but was given "
-            f"{_kind(algorithm)}."
+            f"{kind_of(algorithm)}."
         )
     for work in algorithm.works:
-        if not isinstance(work, LocalWork):
-            raise SettingsError(
-                f"{algorithm.name}() needs local work, such as fm.local.sgd(fm.classifier(model), "
-                f"lr=0.1), but was given {_kind(work)}."
-            )
+        refuse_no_work(algorithm.name, work)
 
 
 def refuse_numbers(**counted: Any) -> None:
@@ -107,10 +104,3 @@ def refuse_engine(engine: Any, workers: int | None) -> None:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeioAEIO' else 'a'} {kind}"

@@ -169,6 +169,26 @@ MISTAKES = {
         lambda: fm.check(fm.fedavg(work_of()), four(), cohrt=2),
         ["no option 'cohrt'", "mean 'cohort'?"],
     ),
+    "rounds of a check as text": (
+        lambda: fm.check(fm.fedavg(work_of()), four(), rounds="x"),
+        ["rounds must be a whole number of at least 1", "'x'"],
+    ),
+    "no worker of a check": (
+        lambda: fm.check(fm.fedavg(work_of()), four(), workers=0),
+        ["workers must be a whole number of at least 1", "is 0"],
+    ),
+    "no client of a check": (
+        lambda: fm.check(fm.fedavg(work_of()), four(), most_clients=0),
+        ["most_clients must be a whole number of at least 1", "is 0"],
+    ),
+    "a seed of a check that is no number": (
+        lambda: fm.check(fm.fedavg(work_of()), four(), seed="a"),
+        ["seed must be a whole number", "'a'"],
+    ),
+    "an option of a check that is planned": (
+        lambda: fm.check(fm.fedavg(work_of()), four(), privacy=1),
+        ["check() has no option 'privacy' yet", "differential privacy is planned"],
+    ),
     "no round": (lambda: run(rounds=0), ["rounds must be a whole number of at least 1", "0"]),
     "rounds as text": (lambda: run(rounds="3"), ["rounds must be a whole number", "'3'"]),
     "rounds as a float": (lambda: run(rounds=2.0), ["rounds must be a whole number", "2.0"]),
@@ -178,6 +198,15 @@ MISTAKES = {
     "a rate as text": (lambda: work_of(lr="0.1"), ["lr must be a finite number", "'0.1'"]),
     "a rate that is NaN": (lambda: work_of(lr=float("nan")), ["lr must be", "finite", "nan"]),
     "a momentum of 1": (lambda: work_of(momentum=1), ["momentum must be in [0, 1)", "is 1"]),
+    "a momentum as text": (lambda: work_of(momentum="x"), ["momentum must be in [0, 1)", "'x'"]),
+    "a share as text": (
+        lambda: fm.optimizers.adam(0.1, beta_1="a"),
+        ["beta_1 must be in [0, 1)", "is 'a'"],
+    ),
+    "no share": (
+        lambda: fm.optimizers.yogi(0.1, beta_2=None),
+        ["beta_2 must be in [0, 1)", "is None"],
+    ),
     "a batch of nobody": (lambda: work_of(batch_size=0), ["batch_size must be at least 1", "None"]),
     "half a row": (lambda: work_of(batch_size=2.5), ["batch_size must be a whole number", "2.5"]),
     "epochs and steps": (
@@ -211,12 +240,20 @@ MISTAKES = {
         ["needs an objective", "the class Net", "fm.classifier(model)"],
     ),
     "a module instead of work": (
-        lambda: run(built=fm.fedavg(Net())),
+        lambda: fm.fedavg(Net()),
         ["fedavg() needs local work", "given a Net", "fm.local.sgd"],
     ),
     "an objective instead of work": (
-        lambda: fm.process(fm.fedavg(fm.classifier(Net()))),
-        ["fedavg() needs local work", "given a ModuleObjective", "fm.local.sgd"],
+        lambda: fm.fedprox(fm.classifier(Net()), mu=1),
+        ["fedprox() needs local work", "given a ModuleObjective", "fm.local.sgd"],
+    ),
+    "a class instead of work": (
+        lambda: fm.local.proximal(Net, 0.1),
+        ["proximal() needs local work", "given the class Net", "fm.local.sgd"],
+    ),
+    "a module instead of work in an algorithm by hand": (
+        lambda: fm.check(fm.fedavg(work_of())._replace(works=(Net(),)), four()),
+        ["fedavg() needs local work", "given a Net", "fm.local.sgd"],
     ),
     "work instead of an algorithm": (
         lambda: run(built=work_of()),
@@ -291,6 +328,14 @@ MISTAKES = {
     "an unknown best metric": (
         lambda: run(best="acuracy", test=rows(9)),
         ["best='acuracy' is no metric", "mean 'accuracy'?"],
+    ),
+    "a best metric that is a number": (
+        lambda: run(best=3, test=rows(9)),
+        ["best=3 is no metric", "Known: accuracy, loss"],
+    ),
+    "best metrics in a list": (
+        lambda: run(best=["loss"], test=rows(9)),
+        ["best=['loss'] is no metric"],
     ),
     "a best metric of nothing": (
         lambda: run(best="accuracy"),
