@@ -161,3 +161,29 @@ def test_a_database_without_train_and_a_test_file_beside_one_are_refused(tmp_pat
         from_tff(only_test)
     with pytest.raises(DataError, match="holds its test split itself"):
         from_tff(only_test, test=only_test)
+
+
+def bare(name: bytes, value: int) -> bytes:
+    """An Example with one feature of one integer."""
+    inner = b"\x0a" + bytes([len(name)]) + name + b"\x12\x05\x1a\x03\x0a\x01" + bytes([value])
+    return b"\x0a" + bytes([len(inner) + 2]) + b"\x0a" + bytes([len(inner)]) + inner
+
+
+def test_examples_of_other_features_are_refused(tmp_path):
+    rows = [("train", "ann", bare(b"age", 7)), ("train", "ann", bare(b"size", 9))]
+    clients = from_tff(write_sqlite(tmp_path / "people.sqlite", rows))
+
+    with pytest.raises(
+        DataError, match="Client 'ann', train examples: .* the features age and another size"
+    ):
+        _ = clients["ann"].train
+
+
+def test_a_database_that_lacks_examples_is_refused(tmp_path):
+    path = write_sqlite(tmp_path / "emnist.sqlite", ROWS)
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM examples WHERE client_id = 'f0000_14'")
+    database.close()
+
+    with pytest.raises(DataError, match="says 1 in client_metadata, but there are 0"):
+        _ = from_tff(path)["f0000_14"].train

@@ -122,7 +122,19 @@ def _from_sqlite(file: Path, convert: Convert | None, name: str) -> ClientData:
             split,
             str(client),
         )
+        owner = owner_of(client, split)
+        if len(found) != sizes[split][client]:
+            raise DataError(
+                f"{owner}: {file} says {sizes[split][client]} in client_metadata, but there are "
+                f"{len(found)}. The file is damaged; fetch it again."
+            )
         parsed = [parse_example(row[0]) for row in found]
+        other = next((example for example in parsed if example.keys() != parsed[0].keys()), None)
+        if other is not None:
+            raise DataError(
+                f"{owner}: in {file} one example has the features {', '.join(sorted(parsed[0]))} "
+                f"and another {', '.join(sorted(other))}. All examples of a client need the same."
+            )
         columns = {leaf: _column([example[leaf] for example in parsed]) for leaf in parsed[0]}
         return _ready(columns, convert, client, split)
 
