@@ -43,3 +43,8 @@ def test_a_function_that_gives_no_dataset_is_refused_when_asked():
 
     with pytest.raises(DataError, match="Client 1, train examples: <lambda> gave a list of 1"):
         _ = clients[1].train
+
+
+def test_one_centre_s_dataset_in_place_of_the_class_is_refused():
+    with pytest.raises(DataError, match=r"dataset_class is .*FedHearts. Pass FLamby's class"):
+        from_flamby(FedHearts(center=1), 4)

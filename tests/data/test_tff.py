@@ -174,7 +174,7 @@ def test_examples_of_other_features_are_refused(tmp_path):
     clients = from_tff(write_sqlite(tmp_path / "people.sqlite", rows))
 
     with pytest.raises(
-        DataError, match="Client 'ann', train examples: .* the features age and another size"
+        DataError, match=r"Client 'ann', train examples: .* the features age and another size"
     ):
         _ = clients["ann"].train
 

@@ -44,9 +44,15 @@ def from_flamby(
         Clients 0 to num_centers - 1, each with tests.
 
     Raises:
-        DataError: If the class gives no Dataset, or a centre's examples cannot be used.
+        DataError: If what is passed is no class, it gives no Dataset, or a centre's examples cannot
+            be used.
     """
     name = getattr(dataset_class, "__name__", "flamby") if name is None else name
+    if not callable(dataset_class):
+        raise DataError(
+            f"{name}: dataset_class is {describe(dataset_class)}. Pass FLamby's class itself, such "
+            "as FedHeartDisease, not one centre's Dataset."
+        )
 
     def read(client: Id, part: str) -> Tree:
         owner = owner_of(client, part)
