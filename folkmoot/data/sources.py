@@ -28,8 +28,9 @@ def from_function(
 ) -> ClientData:
     """Build clients from a function that loads one client's examples when they are asked for.
 
-    Nothing is kept: every round in which a client takes part calls the function again. Equal ids
-    must give equal examples, or runs cannot be repeated.
+    Nothing is kept: every round in which a client takes part calls the function again, in whichever
+    worker has its turn. Equal ids must give equal examples: what is drawn from a global generator
+    differs from worker to worker, so draw from one that is made of the id.
 
     Args:
         ids: Client ids, for instance `range(1_000_000)`, which is never materialised.
@@ -68,8 +69,8 @@ def from_datasets(
 ) -> ClientData:
     """Build clients from one Dataset (torch's or Hugging Face's), (x, y) pair or Tree a client.
 
-    A Dataset is read whole, torch's through its default collate, each time its client is asked for;
-    pairs and Trees lie in memory and are checked now.
+    A Dataset is read whole, torch's through its default collate, each time its client is asked for,
+    and must give equal examples each time; pairs and Trees lie in memory and are checked now.
 
     Args:
         datasets: A list (ids are then 0, 1, ...) or a dict from id to a client's train examples.
