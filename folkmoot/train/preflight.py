@@ -5,7 +5,7 @@ import contextlib
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm, Batch, Task
 from folkmoot.core.engine import Cohort, Setting
-from folkmoot.core.errors import DataError
+from folkmoot.core.errors import DataError, SettingsError
 from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
 from folkmoot.data import check_examples
@@ -13,6 +13,7 @@ from folkmoot.engines.batches import rows
 from folkmoot.engines.stream import Skipped, Stream, one_thread
 from folkmoot.engines.tasks import in_precision
 from folkmoot.local.diagnose import explain
+from folkmoot.train.gradient import nothing_learnt, watched
 from folkmoot.train.loop import begun, check_task, first_snapshot
 
 _TRIED = 10
@@ -24,6 +25,7 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
 
     Raises:
         DataError: If there are no clients, or the examples cannot be used.
+        SettingsError: If the loss has no gradient.
         Exception: What the model or the loss raises, with client and stage as a note.
     """
     if not len(setting.clients):
@@ -38,9 +40,9 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
 
 
 def _try(task: Task, setting: Setting) -> None:
-    """Train a client that can be trained for one step."""
+    """Train a client that can be trained for one step, or some until a loss has a gradient."""
     work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
-    one_step = in_precision(task._replace(work=work), setting)
+    one_step, seen = watched(in_precision(task._replace(work=work), setting))
     cohort = Cohort(0, (), len(setting.clients), 1)
     stream = Stream(setting)
     with one_thread():
@@ -51,7 +53,11 @@ def _try(task: Task, setting: Setting) -> None:
             check_examples(examples, client, "train")
             with contextlib.suppress(Skipped):
                 stream.train(one_step, cohort, client, None)
-                break
+                if any(seen) or not seen:
+                    return
+    why = nothing_learnt(seen)
+    if why:
+        raise SettingsError(why)
 
 
 def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:

@@ -22,6 +22,7 @@ from folkmoot.local.diagnose import explain
 from folkmoot.train.census import Fault, Held, Signature, named, spelled
 from folkmoot.train.check_report import Cost
 from folkmoot.train.evaluation import MOST_CLIENTS, model_of
+from folkmoot.train.gradient import nothing_learnt, watched
 from folkmoot.train.labels import TEST_SET
 from folkmoot.train.loop import first_snapshot, run_round
 from folkmoot.train.probe import Probe, of_steps
@@ -42,7 +43,8 @@ class Tried(NamedTuple):
 
 def try_clients(algorithm: Algorithm, setting: Setting, held: Sequence[Held]) -> Tried:
     """Do one step of a client of each kind of leaves, and throw it away."""
-    task = in_precision(next(algorithm.round(first_snapshot(algorithm).state)), setting)
+    first = next(algorithm.round(first_snapshot(algorithm).state))
+    task, seen = watched(in_precision(first, setting))
     fit = [client for client in held if _takes_part(client, task.work)]
     tried = Tried([], *_left_out(setting, task, held, fit))
     kinds: dict[Signature, list[Held]] = {}
@@ -65,6 +67,12 @@ def try_clients(algorithm: Algorithm, setting: Setting, held: Sequence[Held]) ->
             tried.cautions.append(Fault("leaves", f"{unlike} The model takes both."))
         else:
             tried.usable.extend(clients)
+    for client in tried.usable[:_MOST_KINDS]:
+        if nothing_learnt(seen):
+            _step(setting, task, client.id)
+    why = nothing_learnt(seen)
+    if why:
+        tried.problems.append(Fault("training", why))
     return tried
 
 
