@@ -14,6 +14,7 @@ from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData, as_clients, as_examples, check_examples
+from folkmoot.train.attempt import attempt
 
 Signature = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
 """Path, dtype and the shape of one row, for each leaf."""
@@ -95,13 +96,13 @@ def look(
     """
     held, faults = [], []
     for client in clients:
-        try:
-            train, test = federation[client].train, federation[client].test
-        except Exception as error:  # whatever a user's loader raises is what the report is for
-            kind = "data" if isinstance(error, DataError) else "loading"
-            unread = f"Client {client!r} cannot be loaded. {named(error)}"
-            faults.append(Fault(kind, str(error) if kind == "data" else unread))
+        loaded = attempt(_loaded, federation, client)
+        if isinstance(loaded, Exception):
+            kind = "data" if isinstance(loaded, DataError) else "loading"
+            unread = f"Client {client!r} cannot be loaded. {named(loaded)}"
+            faults.append(Fault(kind, str(loaded) if kind == "data" else unread))
             continue
+        train, test = loaded
         found = leaf_faults(train, client, "train")
         faults += found
         faults += leaf_faults(test, client, "test") if test is not None else []
@@ -111,6 +112,10 @@ def look(
             payload_bytes = trees.num_bytes(train)
             held.append(Held(client, rows, test_rows, payload_bytes, signature(train), labels))
     return held, faults
+
+
+def _loaded(federation: ClientData, client: ClientId) -> tuple[Tree, Tree | None]:
+    return federation[client].train, federation[client].test
 
 
 def leaf_faults(tree: Tree, client: ClientId | None, part: str) -> list[Fault]:

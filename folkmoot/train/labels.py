@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from folkmoot.core import tree as trees
 from folkmoot.core.tree import Tree
 from folkmoot.local.replica import call
+from folkmoot.train.attempt import attempt
 from folkmoot.train.census import Fault, Held, labels_in
 
 TEST_SET = "The test set"
@@ -30,13 +31,16 @@ def classes_of(objective: Any, state: Tree, data: Tree) -> int | None:
     if not any(metric.name == "accuracy" for metric in objective.metrics):
         return None
     model = objective.module(state).eval()
-    try:
-        inputs, targets = objective.split(trees.map(lambda leaf: leaf[:_ROWS].clone(), data))
-        with torch.no_grad():
-            outputs = call(model, inputs)
-    except Exception:  # the user's own code
-        return None
-    return _classes(outputs, targets)
+    rows = trees.map(lambda leaf: leaf[:_ROWS].clone(), data)
+    shown = attempt(_shown, objective, model, rows)
+    return None if isinstance(shown, Exception) else _classes(*shown)
+
+
+def _shown(objective: Any, model: nn.Module, rows: Tree) -> tuple[Any, Any]:
+    """Return a model's outputs for some rows, and their targets."""
+    inputs, targets = objective.split(rows)
+    with torch.no_grad():
+        return call(model, inputs), targets
 
 
 def _classes(outputs: Any, targets: Any) -> int | None:

@@ -63,7 +63,7 @@ def _try(task: Task, setting: Setting) -> None:
 def _judge(algorithm: Algorithm, state: Tree, held_out: Tree) -> None:
     """Measure two rows of the test set, to find a wrong shape before a round of training."""
     check_examples(held_out, None, "test")
-    batch = Batch(trees.map(lambda leaf: leaf[:_ROWS], held_out), None, as_tensor(0), 0)
+    batch = Batch(trees.map(lambda leaf: leaf[:_ROWS].clone(), held_out), None, as_tensor(0), 0)
     try:
         algorithm.objective.measure(state["params"], state["buffers"], state["counts"], batch)
     except Exception as error:

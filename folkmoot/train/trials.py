@@ -1,7 +1,6 @@
 """Trials before a run: one step of a client of each kind, two rows of the test set, a short round.
 
-Whatever the user's model or loss raises here becomes a sentence of the report, so errors of every
-kind are caught.
+Whatever the user's model or loss raises here becomes a sentence of the report.
 """
 
 import statistics
@@ -19,6 +18,7 @@ from folkmoot.engines.clock import now
 from folkmoot.engines.stream import Skipped, Stream, needs_pairs, one_thread, refuse_too_few
 from folkmoot.engines.tasks import in_precision
 from folkmoot.local.diagnose import explain
+from folkmoot.train.attempt import attempt
 from folkmoot.train.census import Fault, Held, Signature, named, spelled
 from folkmoot.train.check_report import Cost
 from folkmoot.train.evaluation import MOST_CLIENTS, model_of
@@ -103,14 +103,11 @@ def _left_out(
 def _step(setting: Setting, task: Task, client: ClientId) -> str | None:
     """Do one step of one client's work and return what it raises, in words."""
     cohort = Cohort(0, (), len(setting.clients), 1)
-    try:
-        with one_thread():
-            Stream(setting).train(of_steps(task, 1), cohort, client, None)
-    except Skipped as skipped:
-        return str(skipped)
-    except Exception as error:  # the user's own code
-        return _told(error)
-    return None
+    with one_thread():
+        done = attempt(Stream(setting).train, of_steps(task, 1), cohort, client, None)
+    if isinstance(done, Skipped):
+        return str(done)
+    return _told(done) if isinstance(done, Exception) else None
 
 
 def _told(error: Exception) -> str:
@@ -124,13 +121,13 @@ def try_held_out(algorithm: Algorithm, held_out: Tree | None) -> list[Fault]:
     if held_out is None:
         return []
     state = first_snapshot(algorithm).state
-    rows = Batch(trees.map(lambda leaf: leaf[:_ROWS], held_out), None, as_tensor(0), 0)
-    try:
-        algorithm.objective.measure(state["params"], state["buffers"], state["counts"], rows)
-    except Exception as error:  # the user's own code
-        why = explain(algorithm.objective, held_out, error)
-        return [Fault("test", f"{TEST_SET} cannot be judged. {named(error)}. {why}")]
-    return []
+    rows = Batch(trees.map(lambda leaf: leaf[:_ROWS].clone(), held_out), None, as_tensor(0), 0)
+    measure = algorithm.objective.measure
+    done = attempt(measure, state["params"], state["buffers"], state["counts"], rows)
+    if not isinstance(done, Exception):
+        return []
+    why = explain(algorithm.objective, held_out, done)
+    return [Fault("test", f"{TEST_SET} cannot be judged. {named(done)}. {why}")]
 
 
 def cost_of(
@@ -163,16 +160,15 @@ def cost_of(
     probe = Probe(setting)
     cohort = Cohort(1, probed, len(setting.clients), len(probed))
     snapshot = first_snapshot(algorithm)
-    try:
+
+    def once() -> float:
         run_round(algorithm, snapshot, probe, cohort, setting.seed)
-        judge_s = _judge_s(algorithm, setting, held, snapshot.state, client_tests)
-    except Exception as error:  # the user's own code, or an update that cannot be used
-        return None, [
-            Fault(
-                "training",
-                f"A round of clients {', '.join(map(repr, probed))} fails. {_told(error)}",
-            )
-        ]
+        return _judge_s(algorithm, setting, held, snapshot.state, client_tests)
+
+    judge_s = attempt(once)
+    if isinstance(judge_s, Exception):
+        asked = ", ".join(map(repr, probed))
+        return None, [Fault("training", f"A round of clients {asked} fails. {_told(judge_s)}")]
     exchanges = probe.exchanges
     client_s = statistics.fmean(
         sum(exchange.client_s(client.rows) for exchange in exchanges) for client in held
@@ -205,7 +201,7 @@ def _judge_s(
     """Return about how long one stream takes to judge the model once."""
 
     def measured_s(rows: Tree) -> float:
-        batch, best = Batch(rows, None, as_tensor(0), 0), float("inf")
+        batch, best = Batch(trees.clone(rows), None, as_tensor(0), 0), float("inf")
         for _ in range(2):
             begun = now()
             algorithm.objective.measure(state["params"], state["buffers"], state["counts"], batch)
