@@ -39,8 +39,7 @@ def chosen(app: App, given: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise SettingsError(f"--set {text}: write key=value, such as --set {_example(known)}.")
         if key not in known:
-            near = did_you_mean(key, known)
-            near = near if near.startswith(" Did") else ""
+            near = did_you_mean(key, known, listed=False)
             raise SettingsError(f"{app.path} has no setting {key!r}.{near} {_listed(known)}")
         values[key] = _read(key, value, _kind(known[key]))
     for key, parameter in known.items():

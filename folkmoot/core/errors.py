@@ -67,11 +67,11 @@ class CheckpointError(InfrastructureError):
     """A stored run cannot be read."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for a near miss, else the sorted list of what is known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
+def did_you_mean(word: str, known: Iterable[str], *, listed: bool = True) -> str:
+    """Return " Did you mean 'x'?" for a near miss, else what is known, sorted, if `listed`."""
+    near = difflib.get_close_matches(word, names := sorted(known), n=1, cutoff=0.6)
+    otherwise = f" Known: {', '.join(names)}." if listed else ""
+    return f" Did you mean {near[0]!r}?" if near else otherwise
 
 
 def positive(**values: float) -> None:

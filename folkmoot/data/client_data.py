@@ -213,8 +213,8 @@ class ClientData(Mapping[Id, Client]):
             kind = "integers" if isinstance(first, int) else "strings"
             hint = f" Ids of this set are {kind}, not {type(client_id).__name__}."
         elif isinstance(client_id, str):
-            near = did_you_mean(client_id, [str(known) for known in self._ids[:_MOST_NAMES]])
-            hint = near if near.startswith(" Did") else ""
+            names = [str(known) for known in self._ids[:_MOST_NAMES]]
+            hint = did_you_mean(client_id, names, listed=False)
         shown = ", ".join(repr(known) for known in self._ids[:5])
         more = f", ... up to {self._ids[-1]!r}" if len(self) > 5 else ""
         raise UnknownClientError(

@@ -48,8 +48,7 @@ def load(name: str, folder: str | Path | None = None) -> tuple[ClientData, Tree]
         DataError: If no such set is known, or its files are not found.
     """
     if name not in SETS:
-        near = did_you_mean(str(name), SETS)
-        hint = near if near.startswith(" Did") else ""
+        hint = did_you_mean(str(name), SETS, listed=False)
         raise DataError(
             f"There is no data set {name!r}.{hint} Those that are shipped: {', '.join(SETS)}. "
             "For your own data use from_arrays, from_frame or from_folder."

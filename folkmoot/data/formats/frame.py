@@ -90,8 +90,8 @@ def _require(frame: Any, what: str, columns: Sequence[str], name: str) -> None:
     times = Counter(frame.columns)
     for column in columns:
         if column not in times:
-            near = did_you_mean(str(column), [str(known) for known in frame.columns])
-            hint = near if near.startswith(" Did") else ""
+            names = [str(known) for known in frame.columns]
+            hint = did_you_mean(str(column), names, listed=False)
             raise DataError(
                 f"{name}: the table has no {what} column {column!r}.{hint} "
                 f"Its columns are {_listed(frame)}."
