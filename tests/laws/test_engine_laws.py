@@ -105,6 +105,16 @@ WORKS = {
 }  # fmt: skip
 
 
+OPTIMIZERS = {
+    "adam": fm.optimizers.adam(0.01),
+    "adam with bias correction": fm.optimizers.adam(0.01, bias_correction=True),
+    "adamw": fm.optimizers.adamw(0.01),
+    "adagrad": fm.optimizers.adagrad(0.05, beta_1=0.5),
+    "yogi": fm.optimizers.yogi(0.01),
+    "nesterov": fm.optimizers.sgd(0.05, momentum=0.9, nesterov=True),
+}
+
+
 def distance(engine, algorithm, objective, data, work, dtype, rounds=1):
     """Return how far an engine's model is from the reference's, over how far that one moved."""
     torch.manual_seed(0)
@@ -112,9 +122,10 @@ def distance(engine, algorithm, objective, data, work, dtype, rounds=1):
     clients = {place: data(rows, generator, dtype) for place, rows in enumerate(SIZES)}
     built = objective()
     built.model.to(dtype)
+    local = fm.local.descent if "optimizer" in work else fm.local.sgd
     results = [
         fm.run(
-            algorithm(fm.local.sgd(built, batch_size=10, **work)),
+            algorithm(local(built, batch_size=10, **work)),
             clients,
             rounds=rounds,
             engine=opener,
@@ -159,6 +170,17 @@ def test_vectorized_algorithms_agree_with_the_reference(algorithm, work):
     )
 
     assert far <= BOUNDS[torch.float64]
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_vectorized_local_optimizers_agree_with_the_reference(name, dtype):
+    objective, data = OBJECTIVES["classes"]
+    work = {"optimizer": OPTIMIZERS[name], "epochs": 2}
+
+    far = distance(fm.engines.vectorized(), fm.fedavg, objective, data, work, dtype, rounds=2)
+
+    assert far <= BOUNDS[dtype]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8])
