@@ -14,6 +14,7 @@ from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import DataError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData, as_clients, as_examples, check_examples
+from folkmoot.data.examples import count
 from folkmoot.train.attempt import attempt
 
 Signature = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
@@ -107,7 +108,7 @@ def look(
         faults += found
         faults += leaf_faults(test, client, "test") if test is not None else []
         if not found:
-            rows, test_rows = _rows(train), _rows(test or {})
+            rows, test_rows = count(train), count(test or {})
             labels = labels_in(train.get(target)) if target else {}
             payload_bytes = trees.num_bytes(train)
             held.append(Held(client, rows, test_rows, payload_bytes, signature(train), labels))
@@ -170,15 +171,10 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _rows(tree: Tree) -> int:
-    found = trees.leaves(tree)
-    return len(found[0]) if found else 0
-
-
 def labels_in(leaf: Any) -> dict[int, int]:
     """Count the labels of an integer leaf, but not those of places that count nowhere."""
     if not isinstance(leaf, Tensor) or leaf.is_floating_point() or leaf.is_complex():
         return {}
     values, counts = torch.unique(leaf, return_counts=True)
     pairs = zip(values.tolist(), counts.tolist(), strict=True)
-    return {int(value): count for value, count in pairs if value != _IGNORED}
+    return {int(value): times for value, times in pairs if value != _IGNORED}

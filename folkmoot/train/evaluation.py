@@ -20,6 +20,7 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Engine, LeftOut, Setting
 from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.core.tree import Tree
+from folkmoot.data.examples import count
 from folkmoot.engines.tasks import example
 from folkmoot.local.evaluate import evaluate, finished
 from folkmoot.local.metrics import Metric
@@ -46,7 +47,7 @@ def shards(test: Tree | None, objective: Any) -> list[Tree]:
     """Cut a held-out set into pieces, evaluated side by side and summed in their order."""
     if test is None:
         return []
-    rows = len(trees.leaves(test)[0])
+    rows = count(test)
     size = rows if any(metric.whole for metric in objective.metrics) else _SHARD_ROWS
     # The last piece takes one row more: a row alone has no batch statistics.
     begins = range(0, max(1, rows - 1), size)

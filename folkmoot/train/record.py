@@ -30,8 +30,8 @@ from folkmoot.core import wire
 from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import CheckpointError
 from folkmoot.core.tree import Tree
+from folkmoot.data.digest import digest_of
 from folkmoot.train.checkpoint import write_atomically
-from folkmoot.train.environment import digest_of
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.outcome import METRICS, Outcome, Times
 from folkmoot.train.stopping import Best, Row

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from folkmoot.core.errors import SettingsError
-from folkmoot.train.environment import digest_of
+from folkmoot.data.digest import digest_of
 from folkmoot.train.evaluation import model_of
 from folkmoot.train.outcome import Outcome, Times
 from folkmoot.train.record import plain, read_record, write_record

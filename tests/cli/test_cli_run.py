@@ -6,7 +6,7 @@ import os
 import pytest
 
 import folkmoot as fm
-from folkmoot.train.environment import digest_of
+from folkmoot.data.digest import digest_of
 
 
 def lines_of(text):
