@@ -1,7 +1,8 @@
 """Which engine runs where nobody says: by rule, so that the same program chooses the same one.
 
-Exact: parallel with one stream a core. Otherwise: vectorized for small models, compiled where a run
-is long enough to pay for it, else parallel.
+Exact: parallel with one stream a core. Otherwise: vectorized for small models of which a step can
+be mapped, compiled where a run is long enough to pay for it, else parallel. Work that turns out to
+fit neither goes on in parallel.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import Engine, Opener, Setting
 from folkmoot.engines import compiled as programs
 from folkmoot.engines import vectorized as mapped
+from folkmoot.engines.fallback import yielding
 from folkmoot.engines.parallel import parallel
 
 LONG_RUN = 250
@@ -34,10 +36,14 @@ def auto(
         # Whoever opens has trained one client by then, so it is known what the model draws.
         objectives: list[Any] = [work.objective for work in algorithm.works]
         size = sum(leaf.numel() for leaf in objectives[0].init()["params"].values())
+        chosen, other = None, parallel(workers)
         if size <= mapped.MOST_PARAMETERS and not any(map(mapped.refusal, objectives)):
-            return mapped.vectorized()(setting)
-        if rounds >= LONG_RUN and not any(map(programs.refusal, algorithm.works)):
-            return programs.compiled(workers)(setting)
-        return parallel(workers)(setting)
+            task = next(algorithm.round(algorithm.init()), None)
+            if task is None or mapped.maps(setting, task):
+                chosen = mapped.vectorized()
+        is_long = chosen is None and rounds >= LONG_RUN
+        if is_long and not any(map(programs.refusal, algorithm.works)):
+            chosen = programs.compiled(workers)
+        return yielding(chosen, other)(setting) if chosen else other(setting)
 
     return open

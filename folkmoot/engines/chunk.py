@@ -17,6 +17,7 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Sum, Update
 from folkmoot.core.algorithm import Batch, Seen, Task
 from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
+from folkmoot.core.errors import DataError
 from folkmoot.core.rng import mix_array
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import Cut, cut, rows
@@ -60,6 +61,12 @@ def gather(
         except Skipped as skipped:
             left_out.append(LeftOut(client, cohort.round, str(skipped)))
             continue
+        if found and not _alike(data, found[0][1]):
+            # `torch.cat` would let an extra leaf go, and change a dtype, in silence.
+            raise DataError(
+                f"client {client!r} holds leaves of other names, shapes or dtypes than client "
+                f"{found[0][0]!r}"
+            )
         found.append((client, data, known[examples]))
     # A stable sort: clients of one length stay ascending.
     found.sort(key=lambda one: -one[2].steps)
@@ -73,6 +80,20 @@ def gather(
         else {}
     )
     return Chunk(kept, data, cuts, *_layout(cuts, keys)), left_out
+
+
+def _alike(one: Tree, other: Tree) -> bool:
+    """Tell whether two clients' leaves differ in their number of rows only."""
+    if one.keys() != other.keys():
+        return False
+    for key, leaf in one.items():
+        twin = other[key]
+        if type(leaf) is dict or type(twin) is dict:
+            if type(leaf) is not type(twin) or not _alike(leaf, twin):
+                return False
+        elif leaf.dtype != twin.dtype or leaf.shape[1:] != twin.shape[1:]:
+            return False
+    return True
 
 
 def _layout(cuts: list[Cut], keys: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

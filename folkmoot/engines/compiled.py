@@ -18,8 +18,9 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
 from folkmoot.core.algorithm import Batch, LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut, Opener, Setting
-from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
+from folkmoot.engines.fallback import UnfitError, cause
 from folkmoot.engines.forked import Forked
 from folkmoot.engines.parallel import can_fork, num_cores
 from folkmoot.engines.sequential import Sequential
@@ -65,6 +66,13 @@ def refusal(work: LocalWork) -> str | None:
     return None
 
 
+def _unfit(work: LocalWork, error: Exception) -> UnfitError:
+    return UnfitError(
+        f"The step of work {work.name!r} cannot be compiled: {cause(error)}. Use "
+        "fm.engines.parallel()."
+    )
+
+
 class Unrolled:
     """Takes several steps at a time, through one compiled program for each work and batch shape."""
 
@@ -89,7 +97,10 @@ class Unrolled:
                         yield carry
                     break
                 program = self._program(work, shape)
-                carry = program(sent, carry, [batch.data for batch in few], few[0].key)
+                try:
+                    carry = program(sent, carry, [batch.data for batch in few], few[0].key)
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    raise _unfit(work, error) from error
                 yield from itertools.repeat(carry, len(few))
 
     def _program(self, work: LocalWork, shape: Any) -> Any:
@@ -102,6 +113,8 @@ class Unrolled:
                     carry = work.step(work, sent, carry, Batch(part, None, key, 0))
                 return carry
 
+            # Code of its own: torch keeps a code's programs together and refuses the ninth.
+            steps.__code__ = steps.__code__.replace()
             self._programs[work, shape] = torch.compile(steps, fullgraph=True, dynamic=False)
         return self._programs[work, shape]
 
@@ -153,16 +166,27 @@ class Compiled:
         learn_randomness(self.setting, task, cohort)
         reason = refusal(task.work)
         if reason:
-            raise SettingsError(
+            raise UnfitError(
                 f"The step of work {task.work.name!r} cannot be compiled: {reason}. Use "
                 "fm.engines.parallel()."
             )
-        stream = Stream(self.setting, self._advance)
         from torch._inductor import config  # a second to import, and only needed here
 
         # No pool of compiling processes: none may be left behind.
         with one_thread(), config.patch(compile_threads=1):
-            for client in cohort.clients:
-                with contextlib.suppress(Skipped):
-                    stream.train(task, cohort, client, None)
-                    return
+            try:
+                self._train_one(Stream(self.setting, self._advance), task, cohort)
+                return
+            except Exception as error:
+                failure = error
+            self._train_one(Stream(self.setting), task, cohort)
+        # As it is written the step can be taken, so it was not the client.
+        raise failure if isinstance(failure, UnfitError) else _unfit(task.work, failure)
+
+    @staticmethod
+    def _train_one(stream: Stream, task: Task, cohort: Cohort) -> None:
+        """Train the first client that can be trained."""
+        for client in cohort.clients:
+            with contextlib.suppress(Skipped):
+                stream.train(task, cohort, client, None)
+                return

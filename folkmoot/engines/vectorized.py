@@ -7,7 +7,9 @@ clients are grouped by the true size of their batch instead. The numbers agree w
 engine's within rounding, not bit for bit.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -17,11 +19,12 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
 from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
-from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
 from folkmoot.engines.chunk import Chunk, add_rows, gather, row, sound, train_together
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import nothing, upload_bytes
+from folkmoot.engines.fallback import UnfitError, cause
 from folkmoot.engines.sequential import Sequential
 from folkmoot.engines.stream import learn_randomness, one_thread
 from folkmoot.engines.tasks import example, in_precision
@@ -30,6 +33,7 @@ MOST_PARAMETERS = 10_000
 """Largest model for which vectorizing pays on a CPU."""
 _CHUNK_PARAMETERS = 500_000
 _MOST_CLIENTS = 1_000
+_TRIED = 10
 
 
 def vectorized(chunk: int | None = None) -> Opener:
@@ -64,6 +68,26 @@ def refusal(objective: Any) -> str | None:
     return None
 
 
+def maps(setting: Setting, task: Task) -> bool:
+    """Tell whether a step of a client can be mapped, each operation by a rule of its own."""
+    work = task.work._replace(plan=task.work.plan._replace(epochs=None, steps=1))
+    task = task._replace(work=work)
+    engine = Vectorized(setting, 1)
+    with warnings.catch_warnings():
+        # An operation without a rule runs client by client, which is slower than the streams.
+        warnings.filterwarnings("error", "There is a performance drop")
+        try:
+            state = task.aggregator.init(example(task), 1)
+            for client in islice(setting.clients, _TRIED):
+                cohort = Cohort(0, (client,), len(setting.clients), 1)
+                if engine.ask(task, state, cohort, {}).total.count:
+                    break
+        except Exception:
+            # If it is a mistake of the user's, the other engine says so, by client.
+            return False
+    return True
+
+
 class Vectorized:
     """The open engine; evaluation and single updates run one client after another."""
 
@@ -86,7 +110,7 @@ class Vectorized:
         learn_randomness(self.setting, task, cohort)
         reason = refusal(task.work.objective)
         if reason:
-            raise SettingsError(
+            raise UnfitError(
                 f"The model of work {task.work.name!r} cannot be vectorized: {reason}. Use "
                 "fm.engines.parallel()."
             )
@@ -122,20 +146,33 @@ class Vectorized:
         own: Mapping[ClientId, Tree],
         expected: Update,
     ) -> Collected:
+        """Add the updates of one chunk; if it fails, train its clients again, one by one."""
+        try:
+            return self._together(collected, task, state, cohort, clients, own, expected)
+        except Exception as error:
+            failure = error
+        self._single.ask(task, state, cohort._replace(clients=tuple(clients)), own)
+        raise UnfitError(
+            f"The model of work {task.work.name!r} cannot be vectorized, though each client can be "
+            f"trained by itself: {cause(failure)}. Use fm.engines.parallel()."
+        ) from failure
+
+    def _together(
+        self,
+        collected: Collected,
+        task: Task,
+        state: State,
+        cohort: Cohort,
+        clients: Sequence[ClientId],
+        own: Mapping[ClientId, Tree],
+        expected: Update,
+    ) -> Collected:
         """Train one chunk together and add its updates, ascending by client."""
         begun = now()
         chunk, left_out = gather(self.setting, task, cohort, clients)
         if not chunk.clients:
             return collected._replace(left_out=collected.left_out + left_out)
-        try:
-            updates, states = train_together(task, chunk, own, self._pads(task, chunk))
-        except RuntimeError as error:
-            error.add_note(
-                f"While {len(chunk.clients)} clients were trained in one mapped program. If the "
-                "model decides by the values of tensors, it cannot be mapped: use "
-                "fm.engines.parallel()."
-            )
-            raise
+        updates, states = train_together(task, chunk, own, self._pads(task, chunk))
         client_s = now() - begun
         good, faulty = sound(updates, expected)
         left_out += [LeftOut(chunk.clients[at], cohort.round, why) for at, why in faulty.items()]

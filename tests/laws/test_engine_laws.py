@@ -239,21 +239,3 @@ def test_a_model_that_draws_is_not_compiled():
 
     with pytest.raises(fm.SettingsError, match="draws random numbers"):
         fm.run(algorithm, clients, rounds=1, engine=fm.engines.compiled(), progress=False)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "exact", "model", "expected"),
-    [
-        (1, True, mlp(), "parallel"),
-        (1, False, mlp(), "vectorized"),
-        (1, False, nn.Sequential(nn.Linear(6, 2000), nn.Linear(2000, 3)), "parallel"),
-    ],
-)
-def test_the_engine_is_chosen_by_rule(rounds, exact, model, expected):
-    generator = torch.Generator().manual_seed(1)
-    clients = [vectors(5, generator, torch.float32) for _ in range(3)]
-    algorithm = fm.fedavg(fm.local.sgd(fm.classifier(model), lr=0.1))
-
-    result = fm.run(algorithm, clients, rounds=rounds, exact=exact, workers=2, progress=False)
-
-    assert result.settings["engine"].startswith(expected)

@@ -1,0 +1,34 @@
+"""Which engine runs where nobody named one."""
+
+import pytest
+import torch
+from torch import nn
+
+import folkmoot as fm
+
+
+def vectors(rows, generator):
+    x = torch.randn(rows, 6, generator=generator)
+    return {"x": x, "y": torch.randint(0, 3, (rows,), generator=generator)}
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "exact", "model", "expected"),
+    [
+        (1, True, mlp(), "parallel"),
+        (1, False, mlp(), "vectorized"),
+        (1, False, nn.Sequential(nn.Linear(6, 2000), nn.Linear(2000, 3)), "parallel"),
+    ],
+)
+def test_the_engine_is_chosen_by_rule(rounds, exact, model, expected):
+    generator = torch.Generator().manual_seed(1)
+    clients = [vectors(5, generator) for _ in range(3)]
+    algorithm = fm.fedavg(fm.local.sgd(fm.classifier(model), lr=0.1))
+
+    result = fm.run(algorithm, clients, rounds=rounds, exact=exact, workers=2, progress=False)
+
+    assert result.settings["engine"].startswith(expected)
