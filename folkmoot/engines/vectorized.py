@@ -2,9 +2,9 @@
 
 A small model's step is mostly dispatch, which many clients can share. Clients of a chunk are sorted
 by their number of steps, and those that are done drop off the end. Short batches are padded with
-rows of weight 0; models with batch statistics, and losses that are a scalar, are never padded:
-clients are grouped by the true size of their batch instead. The numbers agree with the sequential
-engine's within rounding, not bit for bit.
+rows of weight 0; models whose layers mix rows or keep statistics, and losses that are a scalar, are
+never padded: clients are grouped by the true size of their batch instead. The numbers agree with
+the sequential engine's within rounding, not bit for bit.
 """
 
 import warnings
@@ -17,14 +17,15 @@ from torch import nn
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
-from folkmoot.core.algorithm import Task
+from folkmoot.core.algorithm import LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
 from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
-from folkmoot.engines.chunk import Chunk, add_rows, gather, row, sound, train_together
+from folkmoot.engines.chunk import add_rows, gather, row, sound, train_together
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import nothing, upload_bytes
 from folkmoot.engines.fallback import UnfitError, cause
+from folkmoot.engines.padding import may_pad
 from folkmoot.engines.sequential import Sequential
 from folkmoot.engines.stream import learn_randomness, one_thread
 from folkmoot.engines.tasks import example, in_precision
@@ -61,8 +62,14 @@ def refusal(objective: Any) -> str | None:
     model = getattr(objective, "model", None)
     if model is None:
         return "its objective is not a PyTorch module"
-    if any(isinstance(layer, nn.RNNBase) for layer in model.modules()):
-        return "recurrent layers have no batching rule, so they would run one by one"
+    for layer in model.modules():
+        if isinstance(layer, nn.RNNBase):
+            return "recurrent layers have no batching rule, so they would run one by one"
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            if layer.max_norm is not None:
+                return "an embedding with max_norm writes into its weights in each forward pass"
+            if layer.sparse:
+                return "an embedding with sparse=True has gradients that cannot be stacked"
     if objective.replica().is_opaque:
         return "it draws random numbers inside a kernel, where the step's key does not reach"
     return None
@@ -99,6 +106,7 @@ class Vectorized:
         self.name = "vectorized"
         self._chunk = chunk
         self._single = Sequential(setting)
+        self._pads: dict[LocalWork, bool] = {}
 
     def ask(
         self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
@@ -172,7 +180,9 @@ class Vectorized:
         chunk, left_out = gather(self.setting, task, cohort, clients)
         if not chunk.clients:
             return collected._replace(left_out=collected.left_out + left_out)
-        updates, states = train_together(task, chunk, own, self._pads(task, chunk))
+        if task.work not in self._pads:
+            self._pads[task.work] = may_pad(task, chunk.data)
+        updates, states = train_together(task, chunk, own, self._pads[task.work])
         client_s = now() - begun
         good, faulty = sound(updates, expected)
         left_out += [LeftOut(chunk.clients[at], cohort.round, why) for at, why in faulty.items()]
@@ -197,11 +207,3 @@ class Vectorized:
             collected.client_s + client_s,
             collected.upload_bytes + len(good) * upload_bytes(expected),
         )
-
-    def _pads(self, task: Task, chunk: Chunk) -> bool:
-        """Tell whether short batches may be padded: the loss is by row and no layer mixes rows."""
-        objective: Any = task.work.objective
-        if getattr(objective, "needs_pairs", False):
-            return False
-        two_rows = trees.map(lambda leaf: leaf[:2], chunk.data)
-        return objective.loss_by_row(task.broadcast, two_rows)

@@ -80,6 +80,15 @@ class ByValues(nn.Module):
         return self.out(x) if x.sum() > 0 else self.out(-x)
 
 
+class Words(nn.Module):
+    def __init__(self, words):
+        super().__init__()
+        self.words, self.out = words, nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.words((x > 0).long()).reshape(len(x), -1)[:, :4])
+
+
 def spectral():
     return nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
 
@@ -87,6 +96,11 @@ def spectral():
 UNFIT = {
     "an if on a tensor": (ByValues, "it decides by the values of tensors"),
     "a layer without a rule": (spectral, "RuntimeError: Batching rule not implemented"),
+    "sparse gradients": (lambda: Words(nn.Embedding(2, 4, sparse=True)), "cannot be stacked"),
+    "a largest norm": (lambda: Words(nn.Embedding(2, 4, max_norm=0.5)), "writes into its weights"),
+    "a largest norm of bags": (
+        lambda: Words(nn.EmbeddingBag(2, 4, max_norm=0.5)), "writes into its weights",
+    ),
 }  # fmt: skip
 
 

@@ -31,6 +31,11 @@ def numbers(rows, generator, dtype):
     return {"x": x, "y": x[:, 0] * 2}
 
 
+def words(rows, generator, dtype):
+    x = torch.randint(0, 12, (rows, 5), generator=generator)
+    return {"x": x, "y": torch.randint(0, 3, (rows,), generator=generator)}
+
+
 def tokens(rows, generator, dtype):
     line = torch.randint(0, 12, (rows, 6), generator=generator)
     return {"x": line[:, :-1], "y": line[:, 1:]}
@@ -60,12 +65,53 @@ class FunctionalDropout(nn.Module):
         return self.last(F.dropout(F.relu(self.first(x)), 0.4, self.training))
 
 
+class Centred(nn.Module):
+    """Mixes the rows of a batch: padding would be seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.out(x - x.mean(dim=0))
+
+
+class RunningMean(nn.Module):
+    """Keeps statistics of rows, in a layer that torch knows nothing of."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(6, 3)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x):
+        if self.training:
+            self.mean.mul_(0.9).add_(0.1 * x.detach().mean(dim=0))
+        return self.out(x - self.mean)
+
+
+class Words(nn.Module):
+    """Scales a word's gradient by its frequency in the batch: padding would be counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(12, 6, scale_grad_by_freq=True), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.out(self.embedding(x).mean(dim=1))
+
+
 def mlp(outputs=3):
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs))
 
 
 def batch_norm():
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def instance_norm():
+    layers = nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(64, 3))
 
 
 def cnn():
@@ -83,6 +129,10 @@ OBJECTIVES = {
     "classes": (lambda: fm.classifier(mlp()), vectors),
     "two classes in one output": (lambda: fm.regressor(mlp(1)), numbers),
     "batch statistics": (lambda: fm.classifier(batch_norm()), vectors),
+    "rows that are mixed": (lambda: fm.classifier(Centred()), vectors),
+    "a running mean": (lambda: fm.classifier(RunningMean()), vectors),
+    "statistics of instances": (lambda: fm.classifier(instance_norm()), images),
+    "gradients by frequency": (lambda: fm.classifier(Words()), words),
     "convolution and dropout of channels": (lambda: fm.classifier(cnn()), images),
     "functional dropout and a frozen leaf": (lambda: fm.classifier(FunctionalDropout()), vectors),
     "a loss that is a scalar": (lambda: fm.objective(mlp(), F.cross_entropy), vectors),
