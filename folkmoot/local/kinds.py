@@ -11,33 +11,55 @@ from torch import Tensor, nn
 from folkmoot.core.tree import is_ordinary
 from folkmoot.local import metrics as metric
 from folkmoot.local.metrics import Metric
-from folkmoot.local.objective import ModuleObjective, objective
+from folkmoot.local.module import ModuleObjective
+from folkmoot.local.objective import objective
+
+_NO_LABEL = -1_000_000_000
+"""An `ignore_index` that nobody means: torch's own, -100, leaves rows out of a mean in silence."""
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """(rows,); one output is the logit of class 1."""
     if outputs.dim() == 1 or outputs.shape[1] == 1:
-        _refuse_other_labels(targets)
         logits = outputs.reshape(targets.shape)
-        each = F.binary_cross_entropy_with_logits(
-            logits, targets.to(logits.dtype), reduction="none"
-        )
+        labels = _zero_or_one(targets).to(logits.dtype)
+        each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     else:
-        each = F.cross_entropy(outputs, targets, reduction="none")
+        each = _softmax_loss(outputs, targets, "none")
     return each.reshape(len(targets), -1).mean(dim=1) if each.dim() > 1 else each
 
 
-def _refuse_other_labels(targets: Tensor) -> None:
+def _softmax_loss(outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    if torch.compiler.is_compiling():
+        # A compiled gradient drops the loss, and with it torch's own look at the labels.
+        targets = _looked_up(targets, outputs.shape[1])
+    return F.cross_entropy(outputs, targets, reduction=reduction, ignore_index=_NO_LABEL)
+
+
+def _zero_or_one(targets: Tensor) -> Tensor:
     """Refuse labels that torch would take, in silence, for probabilities beyond 0 and 1."""
-    if is_ordinary(targets) and not targets.is_floating_point():
+    if not is_ordinary(targets):
+        return _looked_up(targets, 2)
+    if not targets.is_floating_point():
         strange = targets[(targets != 0) & (targets != 1)]
         if len(strange):
             raise IndexError(f"Target {int(strange[0])} is out of bounds for one output.")
+    return targets
+
+
+def _looked_up(targets: Tensor, classes: int) -> Tensor:
+    """Return labels by an index into all of them, which fails where one is not among them.
+
+    Traced numbers can be looked at in no other way.
+    """
+    if targets.is_floating_point():
+        return targets
+    return torch.arange(classes).gather(0, targets.long().reshape(-1)).reshape(targets.shape)
 
 
 def _mean_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.dim() == 2 and outputs.shape[1] > 1:
-        return F.cross_entropy(outputs, targets)
+        return _softmax_loss(outputs, targets, "mean")
     return _cross_entropy(outputs, targets).mean()
 
 
@@ -49,7 +71,8 @@ def classifier(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObject
             classes. It is copied.
         metrics: More metrics, such as `f1()`.
 
-    Data: "x" is the input and "y" the class, int64 from 0, (rows, ...).
+    Data: "x" is the input and "y" the class, int64 from 0, (rows, ...). A negative one is refused,
+    -100 too.
     """
     return objective(
         model, _cross_entropy, (metric.accuracy(), *metrics), mean_loss=_mean_cross_entropy
