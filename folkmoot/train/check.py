@@ -97,7 +97,8 @@ def check(
         return report
     setting = Setting(federation, seed, shards(held_out, algorithm.objective))
     expected, faults = _sampling_faults(gathered.ids, sampling, cohort, seed)
-    setting, more = _objective_faults(algorithm, setting, precision, best)
+    judged = client_tests and federation.has_tests
+    setting, more = _objective_faults(algorithm, setting, precision, best, judged)
     chosen = _chosen(federation, seed, most_clients)
     held, found = look(federation, chosen, getattr(algorithm.objective, "target", None))
     every = evaluate_every or max(1, math.ceil(rounds / EVALUATIONS))
@@ -187,7 +188,7 @@ def _sampling_faults(
 
 
 def _objective_faults(
-    algorithm: Algorithm, setting: Setting, precision: str, best: str | None
+    algorithm: Algorithm, setting: Setting, precision: str, best: str | None, client_tests: bool
 ) -> tuple[Setting, list[Fault]]:
     """Return the setting in a precision that there is, and what the objective has not."""
     faults = []
@@ -197,7 +198,7 @@ def _objective_faults(
     except SettingsError as error:
         faults.append(Fault("settings", str(error)))
     try:
-        Judge(algorithm, setting, best, client_tests=False)
+        Judge(algorithm, setting, best, client_tests)
     except SettingsError as error:
         faults.append(Fault("settings", str(error)))
     return setting, faults

@@ -105,6 +105,11 @@ class Judge:
         self.better = {m.name: m.better for m in self.metrics}
         self.num_shards = len(setting.held_out)
         self.judged = chosen_clients(setting.clients, setting.seed) if client_tests else []
+        if metric is not None and not self.num_shards and not self.judged:
+            raise SettingsError(
+                f"best={metric!r} has nothing to judge models by. Give held-out examples (test=), "
+                "or clients with tests of their own."
+            )
         self.best = self._first_best(metric)
 
     def _first_best(self, metric: str | None) -> Best:

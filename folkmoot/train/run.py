@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.core.algorithm import Algorithm
-from folkmoot.core.engine import Opener, Setting
+from folkmoot.core.engine import Engine, Opener, Setting
 from folkmoot.core.errors import SettingsError
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto
@@ -33,6 +33,7 @@ from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
 from folkmoot.train.standing import (
     Program,
+    Standing,
     advance,
     begin,
     identity_of,
@@ -158,11 +159,6 @@ def run(
     drawn = as_sampling(sampling, cohort)
     expected = drawn.expected(len(federation))
     judge = Judge(algorithm, setting, best, client_tests and federation.has_tests)
-    if best is not None and not judge.num_shards and not judge.judged:
-        raise SettingsError(
-            f"best={best!r} has nothing to judge models by. Give held-out examples (test=), or "
-            "clients with tests of their own."
-        )
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
     program = Program(
         algorithm,
@@ -184,31 +180,36 @@ def run(
         contextlib.closing(opener(setting)) as opened,
         shown(progress) as display,
     ):
-        settings = {
-            "name": name,
-            **facts,
-            "rounds": rounds,
-            "engine": opened.name,
-            **front.app,
-        }
-        tell = [display, *callbacks]
-        _tell(tell, Event("start", standing.snapshot.round, rounds, settings))
-        while not is_over(program, standing):
-            standing = advance(program, standing, opened)
-            _tell(tell, Event("round", standing.snapshot.round, rounds, standing.history[-1]))
-        refuse_nothing_learnt(standing.history)
-        last = standing.history[-1] if standing.history else {}
-        if not standing.judged:
-            # A run that was over when it was resumed has not judged its model.
-            judged = judge.clients(standing.snapshot.state, opened, standing.snapshot.round)
-            standing = standing._replace(judged=judged)
-        _tell(tell, Event("end", standing.snapshot.round, rounds, last))
+        described = {"name": name, **facts, "rounds": rounds, "engine": opened.name}
+        settings = described | front.app
+        standing = _all_rounds(program, standing, opened, settings, [display, *callbacks])
     result = result_of(program, standing, settings, now() - begun)
     for folder in {Path(chosen) for chosen in (checkpoint, save, place) if chosen is not None}:
         result.save(folder)
     return result
 
 
-def _tell(listeners: Sequence[Callback], event: Event) -> None:
-    for listener in listeners:
-        listener(event)
+def _all_rounds(
+    program: Program,
+    standing: Standing,
+    engine: Engine,
+    settings: dict[str, Any],
+    listeners: Sequence[Callback],
+) -> Standing:
+    """Go on until no round is left, and tell what happens."""
+
+    def tell(kind: str, facts: dict[str, Any]) -> None:
+        for listener in listeners:
+            listener(Event(kind, standing.snapshot.round, program.rounds, facts))
+
+    tell("start", settings)
+    while not is_over(program, standing):
+        standing = advance(program, standing, engine)
+        tell("round", standing.history[-1])
+    refuse_nothing_learnt(standing.history)
+    if not standing.judged:
+        # A run that was over when it was resumed has not judged its model.
+        judged = program.judge.clients(standing.snapshot.state, engine, standing.snapshot.round)
+        standing = standing._replace(judged=judged)
+    tell("end", standing.history[-1] if standing.history else {})
+    return standing

@@ -35,10 +35,3 @@ def test_the_table_answers_dir_and_refuses_other_names():
 
 def test_importing_the_package_imports_neither_torch_nor_numpy():
     assert not modules_after("import folkmoot") & {"torch", "numpy"}
-
-
-@pytest.mark.parametrize("folder", ["privacy", "secagg"])
-def test_privacy_and_secagg_load_without_torch(folder):
-    pytest.importorskip(f"folkmoot.{folder}")
-
-    assert "torch" not in modules_after(f"import folkmoot.{folder}")
