@@ -133,7 +133,7 @@ def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list
 
 def clone(tree: Tree) -> Tree:
     """Return a copy that shares no memory with `tree`."""
-    return map(torch.clone, tree)
+    return {key: clone(leaf) if type(leaf) is dict else leaf.clone() for key, leaf in tree.items()}
 
 
 def zeros_like(tree: Tree) -> Tree:

@@ -159,9 +159,8 @@ class Stream:
                 ready = self._plan(task, cohort, client, rows(data))
             refuse_too_few(work, ready[0])
             stage = "start"
-            renew = getattr(work.objective, "renew", None)
-            if renew:
-                renew()
+            if getattr(work.objective, "keeps", False):
+                work.objective.renew()  # type: ignore[attr-defined]
             if own is None:
                 own = work.own(sent) if work.own else {}
             carry = work.start(sent, own, ready[1].keys[0])

@@ -101,11 +101,14 @@ class ModuleObjective:
         """Whether images are laid out with channels last, which convolutions on CPUs want."""
         return any(isinstance(layer, nn.Conv2d) for layer in self.model.modules())
 
+    @functools.cached_property
+    def keeps(self) -> bool:
+        """Whether tensors stay in the module that do not travel, such as frozen parameters."""
+        return self.replica().keeps
+
     def renew(self) -> None:
         """Forget what a client's passes have left in the module; called before each client."""
-        replica = self.replica()
-        if replica.keeps:
-            replica.renew()
+        self.replica().renew()
 
     def replica(self) -> Replica:
         """Return this thread's copy of the model."""
