@@ -28,7 +28,8 @@ def may_pad(task: Task, data: Tree) -> bool:
     if getattr(objective, "needs_pairs", False):
         return False
     rows = trees.map(lambda leaf: leaf[:2], data)
-    if not objective.loss_by_row(task.broadcast, rows):
+    # Copies, for a model may write into its inputs.
+    if not objective.loss_by_row(task.broadcast, trees.clone(rows)):
         return False
     # Padding is a question of arithmetic, which half precision would blur.
     objective = objective.with_precision("float32")
@@ -43,7 +44,7 @@ def _step(objective: Any, sent: Tree, rows: Tree, padding: int) -> tuple[Tree, b
     """Return the gradient of a batch, and whether buffers were written into."""
     before = trees.clone({name: sent[name] for name in ("params", "buffers", "counts")})
     given = trees.clone(before)
-    weight = None
+    weight, rows = None, trees.clone(rows)
     if padding:
         real = len(trees.leaves(rows)[0])
         dtype = trees.leaves(sent["params"])[0].dtype

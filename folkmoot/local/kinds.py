@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,9 +75,10 @@ def classifier(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleObject
     Data: "x" is the input and "y" the class, int64 from 0, (rows, ...). A negative one is refused,
     -100 too.
     """
-    return objective(
+    built = objective(
         model, _cross_entropy, (metric.accuracy(), *metrics), mean_loss=_mean_cross_entropy
     )
+    return _changed(built, ignored=None)
 
 
 def _square_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -138,6 +140,9 @@ def language_model(model: nn.Module, metrics: Sequence[Metric] = ()) -> ModuleOb
     )
     right = _over_tokens("accuracy", lambda o, t: (o.argmax(-1) == t).double(), "higher")
     built = objective(model, _token_loss, (right, perplexity, *metrics))
-    return dataclasses.replace(
-        built, metrics=(nats, *built.metrics[1:]), threads=threading.local(), variants={}
-    )
+    return _changed(built, metrics=(nats, *built.metrics[1:]))
+
+
+def _changed(built: ModuleObjective, **fields: Any) -> ModuleObjective:
+    """Return an objective with other fields, and with replicas of its own."""
+    return dataclasses.replace(built, **fields, threads=threading.local(), variants={})

@@ -40,6 +40,8 @@ class ModuleObjective:
     """The leaf that holds the targets, all others are inputs; None: inputs are the targets."""
     mean_loss: Loss | None = None
     """A fused form of `loss(...).mean()`, where there is one."""
+    ignored: int | None = -100
+    """The target of a place that counts nowhere, if the loss knows one; torch's own by default."""
     precision: str = "float32"
     """"float32" or "bf16": autocast around each gradient."""
     threads: threading.local = dataclasses.field(default_factory=threading.local, repr=False)

@@ -20,8 +20,6 @@ from folkmoot.train.attempt import attempt
 Signature = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
 """Path, dtype and the shape of one row, for each leaf."""
 
-_IGNORED = -100
-
 
 class Fault(NamedTuple):
     """Something that is wrong, or may be."""
@@ -83,7 +81,10 @@ def _refusal(client: ClientId, value: Any) -> DataError | None:
 
 
 def look(
-    federation: ClientData, clients: Iterable[ClientId], target: str | None
+    federation: ClientData,
+    clients: Iterable[ClientId],
+    target: str | None,
+    ignored: int | None,
 ) -> tuple[list[Held], list[Fault]]:
     """Load clients one after another and note what each holds.
 
@@ -91,6 +92,7 @@ def look(
         federation: All clients.
         clients: Ids of those to look at.
         target: The leaf with the targets, whose labels are counted; None for no such leaf.
+        ignored: The target of a place that counts nowhere; None where every target counts.
 
     Returns:
         What was found, of clients whose train examples can be used, and all faults.
@@ -109,7 +111,7 @@ def look(
         faults += leaf_faults(test, client, "test") if test is not None else []
         if not found:
             rows, test_rows = count(train), count(test or {})
-            labels = labels_in(train.get(target)) if target else {}
+            labels = labels_in(train.get(target), ignored) if target else {}
             payload_bytes = trees.num_bytes(train)
             held.append(Held(client, rows, test_rows, payload_bytes, signature(train), labels))
     return held, faults
@@ -171,10 +173,10 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def labels_in(leaf: Any) -> dict[int, int]:
+def labels_in(leaf: Any, ignored: int | None) -> dict[int, int]:
     """Count the labels of an integer leaf, but not those of places that count nowhere."""
     if not isinstance(leaf, Tensor) or leaf.is_floating_point() or leaf.is_complex():
         return {}
     values, counts = torch.unique(leaf, return_counts=True)
     pairs = zip(values.tolist(), counts.tolist(), strict=True)
-    return {int(value): times for value, times in pairs if value != _IGNORED}
+    return {int(value): times for value, times in pairs if value != ignored}

@@ -100,7 +100,9 @@ def check(
     judged = client_tests and federation.has_tests
     setting, more = _objective_faults(algorithm, setting, precision, best, judged)
     chosen = _chosen(federation, seed, most_clients)
-    held, found = look(federation, chosen, getattr(algorithm.objective, "target", None))
+    objective = algorithm.objective
+    target, ignored = getattr(objective, "target", None), getattr(objective, "ignored", None)
+    held, found = look(federation, chosen, target, ignored)
     every = evaluate_every or max(1, math.ceil(rounds / EVALUATIONS))
     report = replace(
         report,
@@ -127,9 +129,10 @@ def _with_model(
 ) -> CheckReport:
     """Add what the model has to say to the data, and what a round would cost."""
     held, target = report.held, getattr(algorithm.objective, "target", None)
+    ignored = getattr(algorithm.objective, "ignored", None)
     example = setting.clients[held[0].id].train
     classes = classes_of(algorithm.objective, algorithm.init(), example)
-    problems, cautions = label_faults(held, held_out, classes, target)
+    problems, cautions = label_faults(held, held_out, classes, target, ignored)
     # A label without an output makes the step fail as well; saying so once is enough.
     tried = try_clients(
         algorithm,

@@ -59,7 +59,11 @@ def _classes(outputs: Any, targets: Any) -> int | None:
 
 
 def label_faults(
-    held: Sequence[Held], held_out: Tree | None, classes: int | None, target: str | None
+    held: Sequence[Held],
+    held_out: Tree | None,
+    classes: int | None,
+    target: str | None,
+    ignored: int | None,
 ) -> tuple[list[Fault], list[Fault]]:
     """Return what is wrong with labels, and what is only remarkable.
 
@@ -68,13 +72,14 @@ def label_faults(
         held_out: The researcher's test set.
         classes: Classes that the model has outputs for; None where that is not known.
         target: The leaf with the labels.
+        ignored: The target of a place that counts nowhere; None where every target counts.
     """
     if classes is None:
         return [], []
     problems = []
     owners = [(f"Client {client.id!r}", client.labels) for client in held]
     if held_out is not None and target in held_out:
-        owners.append((TEST_SET, labels_in(held_out[target])))
+        owners.append((TEST_SET, labels_in(held_out[target], ignored)))
     for owner, labels in owners:
         strange = without_output(labels, classes)
         if strange:

@@ -183,6 +183,8 @@ def run(
         described = {"name": name, **facts, "rounds": rounds, "engine": opened.name}
         settings = described | front.app
         standing = _all_rounds(program, standing, opened, settings, [display, *callbacks])
+        # An engine that nobody named may have given way to another one.
+        settings["engine"] = opened.name
     result = result_of(program, standing, settings, now() - begun)
     for folder in {Path(chosen) for chosen in (checkpoint, save, place) if chosen is not None}:
         result.save(folder)

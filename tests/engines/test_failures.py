@@ -195,6 +195,8 @@ def test_an_engine_may_be_closed_twice_and_in_the_middle():
         singles.close()
         asked.engine.close()
 
+        assert not list(singles)
+
 
 def test_an_engine_may_be_closed_while_another_one_is_open():
     first, second = (Asked(ENGINES["processes"], rows, work_of()) for _ in range(2))

@@ -175,6 +175,16 @@ def test_a_buffer_that_is_assigned_travels_from_vectorized_clients_too():
     torch.testing.assert_close(mapped.state_dict["out.weight"], exact.state_dict["out.weight"])
 
 
+def test_a_model_that_writes_into_its_inputs_cannot_be_vectorized_and_harms_nobody():
+    clients, test = examples()
+
+    with pytest.raises(fm.SettingsError, match=r"cannot be vectorized.*in-place"):
+        trained(InPlace, clients, test, fm.engines.vectorized())
+
+    fresh, _ = examples()
+    assert all(torch.equal(clients[at][0], fresh[at][0]) for at in fresh)
+
+
 def test_a_buffer_that_changes_its_shape_is_refused_by_its_name():
     class Growing(Running):
         def forward(self, x):

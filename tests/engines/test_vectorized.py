@@ -190,10 +190,19 @@ def test_where_nobody_named_an_engine_a_step_that_cannot_be_compiled_runs_in_par
     options = {"engine": None, "rounds": 250, "workers": 1, "stop": lambda history: "enough"}
     clients = [first, rows(5)]
 
-    exact = run(algorithm, clients, **options)
-    chosen = run(algorithm, clients, exact=False, **options)
+    began_as = []
 
-    assert chosen.settings["engine"].startswith("compiled")
+    exact = run(algorithm, clients, **options)
+    chosen = run(
+        algorithm,
+        clients,
+        exact=False,
+        callbacks=[lambda event: began_as.append(event.row.get("engine", ""))],
+        **options,
+    )
+
+    assert began_as[0].startswith("compiled")
+    assert chosen.settings["engine"] == exact.settings["engine"]
     for name, leaf in exact.state["params"].items():
         assert torch.equal(leaf, chosen.state["params"][name])
 

@@ -209,6 +209,17 @@ def test_tokens_are_held_against_the_vocabulary():
     assert problem.startswith("Client 1: leaf 'y' holds the label 20, but the model has outputs")
 
 
+def test_a_classifier_counts_every_label_also_the_one_that_torch_ignores():
+    # Few of many rows, so that a trial step need not meet one.
+    y = torch.zeros(500, dtype=torch.int64)
+    y[499] = -100
+    work = fm.local.sgd(fm.classifier(nn.Linear(2, 3)), lr=0.1, batch_size=10)
+
+    problems = fm.check(fm.fedavg(work), [{"x": torch.zeros(500, 2), "y": y}]).problems
+
+    assert any("Client 0: leaf 'y' holds the label -100" in problem for problem in problems)
+
+
 def test_of_a_million_clients_a_sample_is_looked_at_and_the_report_says_so():
     asked = []
 
