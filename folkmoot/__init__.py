@@ -11,6 +11,8 @@ Names are found when they are first used, so importing the package imports neith
 
 import difflib
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 from folkmoot.core import VERSION
@@ -29,9 +31,6 @@ _HOMES = {
     "language_model": "folkmoot.local.kinds:language_model",
     "objective": "folkmoot.local.objective:objective",
     "regressor": "folkmoot.local.kinds:regressor",
-    # Algorithms
-    "fedavg": "folkmoot.algorithms.fedavg:fedavg",
-    "fedprox": "folkmoot.algorithms.fedprox:fedprox",
     # The nouns
     "Aggregate": "folkmoot.core.aggregator:Aggregate",
     "Aggregator": "folkmoot.core.aggregator:Aggregator",
@@ -52,7 +51,7 @@ _HOMES = {
     # Operators
     "aggregate": "folkmoot.aggregators.mean:aggregate",
     "chain": "folkmoot.core.codec:chain",
-    "grad": "folkmoot.core.grad:grad",
+    "grad": "folkmoot.local.grad:grad",
     # Errors
     "ClientError": "folkmoot.core.errors:ClientError",
     "DataError": "folkmoot.core.errors:DataError",
@@ -71,6 +70,15 @@ _HOMES = {
     "sampling": "folkmoot.train.sampling",
     "stopping": "folkmoot.train.stopping",
     "tree": "folkmoot.core.tree",
+}
+
+# An algorithm has one line, in the list of its folder, which is read here and not yet imported.
+_LISTED = Path(__file__).with_name("algorithms").joinpath("__init__.py").read_text("utf-8")
+_HOMES |= {
+    name: f"{home}:{name}"
+    for home, name in re.findall(
+        r"^from (folkmoot\.algorithms\.\w+) import (\w+) as", _LISTED, re.M
+    )
 }
 
 __all__ = sorted(_HOMES)

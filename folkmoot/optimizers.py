@@ -11,7 +11,7 @@ into the parameters and the state that it is given; who wants to keep them passe
 
 from collections.abc import Callable
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,23 @@ class Optimizer(NamedTuple):
     step: Callable[[Tree, Tree, Tree, int, float], None]
     scheduled: bool = False
     """Whether the rate depends on the round."""
+    reach: Callable[[float | Tensor, int], float | Tensor] | None = None
+    """`reach(steps, round)`: how far so many steps move a parameter whose gradient stays 1.
+
+    None where a step is not proportional to gradients, as Adam's.
+    """
+
+
+def refuse_no_optimizer(server: Any) -> None:
+    """Refuse, as a server's, what is no optimizer, such as a name or a builder not called.
+
+    Raises:
+        SettingsError: Where the parts are composed, before any client is asked.
+    """
+    if not isinstance(server, Optimizer):
+        raise SettingsError(
+            f"server must be an optimizer, such as fm.optimizers.adam(0.01), but is {server!r}."
+        )
 
 
 def rate_at(lr: Rate, round: int) -> float:
@@ -81,7 +98,15 @@ def sgd(
             moves = trees.each("add", moves, velocity, alpha=momentum) if nesterov else velocity
         trees.each("add_", leaves, moves, alpha=sign * rate_at(lr, round))
 
-    return Optimizer("sgd", init, step, callable(lr))
+    def reach(steps: float | Tensor, round: int) -> float | Tensor:
+        # Engines that map clients count in int64, whose quotients would be float32.
+        steps = steps.double() if isinstance(steps, Tensor) else steps
+        # The k-th move is 1 + momentum + ... + momentum^(k - 1); Nesterov's looks one step ahead.
+        kept = momentum * (1 - momentum**steps) / (1 - momentum)
+        moved = (steps - kept) / (1 - momentum)
+        return rate_at(lr, round) * (steps + momentum * moved if nesterov else moved)
+
+    return Optimizer("sgd", init, step, callable(lr), reach)
 
 
 def adagrad(

@@ -52,7 +52,8 @@ def uniform_mean(*codecs: Codec, divisor: float | None = None) -> Aggregator:
 
 def total(*codecs: Codec) -> Aggregator:
     """Sum over the clients that answered, unweighted and undivided; metrics are added by it."""
-    return _linear("total", codecs, 1.0, lambda update: 1.0, lambda added: 1.0)
+    added = _linear("total", codecs, 1.0, lambda update: 1.0, lambda added: 1.0)
+    return added._replace(averages=False)
 
 
 def _by_weight(added: Sum) -> float:

@@ -16,10 +16,9 @@ from folkmoot.aggregators import weighted_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
-from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import refuse_no_work
-from folkmoot.optimizers import Optimizer, sgd
+from folkmoot.local.composed import refuse_no_aggregator, refuse_no_work
+from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
 
 
 def fedavg(
@@ -43,18 +42,11 @@ def fedavg(
     refuse_no_work("fedavg", work)
     server = sgd(1.0) if server is None else server
     aggregator = weighted_mean() if aggregator is None else aggregator
-    if not isinstance(server, Optimizer):
-        raise SettingsError(
-            f"server must be an optimizer, such as fm.optimizers.adam(0.01), but is {server!r}."
-        )
-    if not isinstance(aggregator, Aggregator):
-        raise SettingsError(
-            "aggregator must be built, such as fm.aggregators.weighted_mean(), but is "
-            f"{aggregator!r}."
-        )
+    refuse_no_optimizer(server)
+    refuse_no_aggregator(aggregator)
 
     def init() -> Tree:
-        model = work.objective.init()
+        model = work.init()
         optimizer = server.init(model["params"])
         return {**model, "optimizer": optimizer, "round": torch.ones((), dtype=torch.int64)}
 

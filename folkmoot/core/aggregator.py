@@ -81,3 +81,5 @@ class Aggregator(NamedTuple):
     decode: Callable[[State, Any, int], tuple[Tree, Tree, State]]
     """`decode(state, Sum, key)` (a list of updates for EACH) -> value, counts, next state."""
     sees: Sees = SUM
+    averages: bool = True
+    """Whether clients who are alike give what one of them gives, as a mean does and a sum not."""

@@ -104,6 +104,23 @@ class LocalWork(NamedTuple):
     """None in a work whose step has no such seam."""
     train: bool = True
     """Whether steps learn; evaluation works do not, so the engine need not copy what was sent."""
+    optimizer: Any = None
+    """What steps along the corrected gradient; None in a work that writes its own step."""
+    personal: frozenset[str] = frozenset()
+    """Leaves of the model that stay with each client."""
+    model: Callable[[Tree, Tree], Tree] | None = None
+    """`model(sent, own)` -> a client's own {"params", "buffers", "counts"}; None: what was sent."""
+    plain: "LocalWork | None" = None
+    """The work that transforms have been put on; None where there is none."""
+
+    def init(self) -> Tree:
+        """Return what is broadcast of the objective's first {"params", "buffers", "counts"}."""
+        first, kept = self.objective.init(), self.personal
+        return {k: {n: v for n, v in part.items() if n not in kept} for k, part in first.items()}
+
+    def changed(self, **parts: Any) -> "LocalWork":
+        """Return this work with other parts, as a transform does."""
+        return self._replace(plain=self.plain or self, **parts)
 
 
 class Task(NamedTuple):

@@ -126,16 +126,18 @@ def chain(*codecs: Codec) -> Codec:
             total, following[index] = codec.decode(state[index], total, key)
         return total, following
 
-    def pack(state: Tree, vector: Tensor) -> bytes:
-        return last.pack(state.get(last_index, {}), vector)
-
-    def unpack(state: Tree, data: bytes) -> Tensor:
-        return last.unpack(state.get(last_index, {}), data)
-
     last_index, last = next(reversed(stages.items()), ("", _PASS))
     names = ", ".join(codec.name for codec in codecs)
     linear = all(codec.linear for codec in codecs)
-    return Codec(f"chain({names})", init, encode, decode, pack, unpack, linear)
+    return Codec(
+        f"chain({names})",
+        init,
+        encode,
+        decode,
+        lambda state, vector: last.pack(state.get(last_index, {}), vector),
+        lambda state, data: last.unpack(state.get(last_index, {}), data),
+        linear,
+    )
 
 
 _PASS = Codec(

@@ -92,15 +92,11 @@ def empties(tree: Tree, above: Path = ()) -> list[Path]:
 def build(pairs: Iterable[tuple[Path, Tensor]], empty: Iterable[Path] = ()) -> Tree:
     """Return the tree that `items` and `empties` have taken apart."""
     tree: Tree = {}
-    for path, leaf in pairs:
+    for path, part in [*pairs, *((path, {}) for path in empty)]:
         inner = tree
         for key in path[:-1]:
             inner = inner.setdefault(key, {})
-        inner[path[-1]] = leaf
-    for path in empty:
-        inner = tree
-        for key in path:
-            inner = inner.setdefault(key, {})
+        inner.setdefault(path[-1], part)
     return tree
 
 
@@ -120,7 +116,8 @@ def each(method: str, first: list[Tensor], *others: Any, **options: Any) -> list
     """
     if not first:
         return []
-    if is_ordinary(first[0]):
+    given = [first[0], *(other[0] if isinstance(other, list) else other for other in others)]
+    if all(is_ordinary(one) for one in given if isinstance(one, Tensor)):
         return getattr(torch, f"_foreach_{method}")(first, *others, **options) or first
     lists = [other if isinstance(other, list | tuple) else [other] * len(first) for other in others]
     # torch.compile turns add(alpha=) of a matrix product into addmm and drops alpha (torch 2.13).

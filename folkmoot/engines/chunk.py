@@ -162,7 +162,7 @@ def train_together(
         return work.step(work, sent, carry, batch)
 
     # Rows are weighed in the parameters' own precision.
-    dtype = trees.leaves(sent["params"])[0].dtype
+    dtype = next(leaf.dtype for leaf in trees.leaves(carry) if leaf.is_floating_point())
     for at in range(chunk.sizes.shape[1]):
         active = int((chunk.sizes[:, at] > 0).sum())
         for places, batch, dims in _batches(chunk, at, active, pads, dtype):

@@ -98,7 +98,8 @@ class Unrolled:
                     break
                 program = self._program(work, shape)
                 try:
-                    carry = program(sent, carry, [batch.data for batch in few], few[0].key)
+                    parts = [(batch.data, torch.as_tensor(batch.epoch)) for batch in few]
+                    carry = program(sent, carry, parts, few[0].key)
                 except torch._dynamo.exc.TorchDynamoException as error:
                     raise _unfit(work, error) from error
                 yield from itertools.repeat(carry, len(few))
@@ -107,10 +108,10 @@ class Unrolled:
         """Return the compiled steps of a work for one shape of batch."""
         if (work, shape) not in self._programs:
 
-            def steps(sent: Tree, carry: Tree, parts: list[Tree], key: Tensor) -> Tree:
-                for part in parts:
+            def steps(sent: Tree, carry: Tree, parts: list[Any], key: Tensor) -> Tree:
+                for data, epoch in parts:
                     # Nothing draws from the key: works that do are not compiled.
-                    carry = work.step(work, sent, carry, Batch(part, None, key, 0))
+                    carry = work.step(work, sent, carry, Batch(data, None, key, epoch))
                 return carry
 
             # Code of its own: torch keeps a code's programs together and refuses the ninth.

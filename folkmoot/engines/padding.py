@@ -29,25 +29,25 @@ def may_pad(task: Task, data: Tree) -> bool:
         return False
     rows = trees.map(lambda leaf: leaf[:2], data)
     # Copies, for a model may write into its inputs.
-    if not objective.loss_by_row(task.broadcast, trees.clone(rows)):
+    model = objective.init()
+    if not objective.loss_by_row(model, trees.clone(rows)):
         return False
     # Padding is a question of arithmetic, which half precision would blur.
     objective = objective.with_precision("float32")
-    plain, plain_writes = _step(objective, task.broadcast, rows, 0)
-    padded, padded_writes = _step(objective, task.broadcast, rows, 1)
+    plain, plain_writes = _step(objective, model, rows, 0)
+    padded, padded_writes = _step(objective, model, rows, 1)
     if plain_writes or padded_writes:
         return False
     return bool(trees.norm(trees.sub(plain, padded)) <= _ROUNDING * trees.norm(plain))
 
 
-def _step(objective: Any, sent: Tree, rows: Tree, padding: int) -> tuple[Tree, bool]:
+def _step(objective: Any, model: Tree, rows: Tree, padding: int) -> tuple[Tree, bool]:
     """Return the gradient of a batch, and whether buffers were written into."""
-    before = trees.clone({name: sent[name] for name in ("params", "buffers", "counts")})
-    given = trees.clone(before)
+    before, given = trees.clone(model), trees.clone(model)
     weight, rows = None, trees.clone(rows)
     if padding:
         real = len(trees.leaves(rows)[0])
-        dtype = trees.leaves(sent["params"])[0].dtype
+        dtype = trees.leaves(model["params"])[0].dtype
         weight = torch.cat([torch.full((real,), 1 / real), torch.zeros(padding)]).to(dtype)
         rows = trees.map(lambda leaf: torch.cat([leaf, leaf[:padding]]), rows)
     gradient, _ = objective.grad(*given.values(), Batch(rows, weight, as_tensor(0), 0))

@@ -126,8 +126,9 @@ class Vectorized:
         collected = nothing(task.aggregator.encode(state, expected, 0))
         clients = fold.ascending(cohort.clients)
         with one_thread():
-            for begin in range(0, len(clients), self._size(task)):
-                chunk = clients[begin : begin + self._size(task)]
+            size = self._size(task)
+            for begin in range(0, len(clients), size):
+                chunk = clients[begin : begin + size]
                 collected = self._add(collected, task, state, cohort, chunk, own, expected)
         return collected
 
@@ -141,7 +142,7 @@ class Vectorized:
         """Hold nothing open."""
 
     def _size(self, task: Task) -> int:
-        params = sum(leaf.numel() for leaf in trees.leaves(task.broadcast["params"]))
+        params = sum(leaf.numel() for leaf in trees.leaves(task.work.objective.init()["params"]))
         return self._chunk or max(1, min(_MOST_CLIENTS, _CHUNK_PARAMETERS // max(params, 1)))
 
     def _add(

@@ -4,6 +4,7 @@ from folkmoot.local.evaluate import evaluate
 from folkmoot.local.kinds import classifier, language_model, regressor
 from folkmoot.local.metrics import Metric
 from folkmoot.local.objective import objective
+from folkmoot.local.personal import personal
 from folkmoot.local.proximal import proximal
 from folkmoot.local.sgd import descent, sgd
 
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate",
     "language_model",
     "objective",
+    "personal",
     "proximal",
     "regressor",
     "sgd",

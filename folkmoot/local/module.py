@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch
 from folkmoot.core.errors import SettingsError
-from folkmoot.core.grad import differentiate
 from folkmoot.core.tree import Tree, is_ordinary
 from folkmoot.local.dropout import seeded
+from folkmoot.local.grad import differentiate
 from folkmoot.local.metrics import Metric
 from folkmoot.local.replica import Loss, Replica, call, shared_leaves
 

@@ -6,9 +6,9 @@ equation 2: mu / 2 * ||w - w_sent||^2 is added to the loss, so mu * (w - w_sent)
 
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import LocalWork
-from folkmoot.core.errors import SettingsError, not_negative
+from folkmoot.core.errors import not_negative
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import refuse_no_work
+from folkmoot.local.composed import seam
 
 
 def proximal(work: LocalWork, mu: float) -> LocalWork:
@@ -21,14 +21,8 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
     Raises:
         SettingsError: If `work` is none, `mu` is negative, or the work writes its own step.
     """
-    refuse_no_work("proximal", work)
+    before = seam("proximal", work)
     not_negative(mu=mu)
-    before = work.correct
-    if before is None:
-        raise SettingsError(
-            f"The work {work.name!r} writes its own step, so a proximal term cannot ride on it. "
-            "Add the term in that step, or build the work with local.sgd(...)."
-        )
     if mu == 0:
         return work
 
@@ -36,4 +30,4 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
         pull = trees.sub(params, sent["params"])
         return trees.axpy(mu, pull, before(gradient, params, sent, own))
 
-    return work._replace(correct=correct)
+    return work.changed(correct=correct)

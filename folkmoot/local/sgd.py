@@ -117,8 +117,10 @@ def descent(
             length = trees.norm(gradient)
             factor = (clip_gradient / length.clamp(min=clip_gradient)).to(torch.float32)
             gradient = trees.scale(factor, gradient)
-        round_number = int(sent["round"]) if optimizer.scheduled else 0
-        optimizer.step(params, gradient, carry["optimizer"], round_number, -1.0)
+        # The work's own, so that a transform which replaces it is heard.
+        moving = work.optimizer
+        round_number = int(sent["round"]) if moving.scheduled else 0
+        moving.step(params, gradient, carry["optimizer"], round_number, -1.0)
         return carry
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
@@ -126,7 +128,7 @@ def descent(
         delta = trees.sub(_floats(carry), _floats(sent))
         return Update(delta, seen.examples, carry["counts"]), carry["own"]
 
-    return LocalWork("train", objective, checked(plan), start, step, finish)
+    return LocalWork("train", objective, checked(plan), start, step, finish, optimizer=optimizer)
 
 
 def _floats(model: Tree) -> Tree:

@@ -17,6 +17,7 @@ from folkmoot.core import wire
 from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.train.loop import Snapshot
+from folkmoot.train.states import ClientStates
 
 _KEPT = 2
 _NAMES = "checkpoint-*.safetensors"
@@ -127,7 +128,7 @@ def _read(path: Path) -> Stored:
     refuse_damage(data, metadata[_SUM])
     header = json.loads(metadata["folkmoot"])
     own = {client: tree["own"][f"{place}"] for place, client in enumerate(header["owners"])}
-    snapshot = Snapshot(header["round"], tree["state"], tree["codecs"], own)
+    snapshot = Snapshot(header["round"], tree["state"], tree["codecs"], ClientStates(own))
     return Stored(snapshot, tree["best"], header["facts"])
 
 

@@ -24,6 +24,8 @@ Plain = None | bool | int | float | str
 _MOST_VALUES = 20
 """Longer lists are noted by their digest."""
 _OURS = "folkmoot."
+_DERIVED = ("reach",)
+"""Fields that follow from others: an optimizer's reach has its step's numbers."""
 
 
 def described(value: Any) -> dict[str, Plain]:
@@ -61,7 +63,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, enum.Enum):
         yield "is", str(value)
     elif hasattr(value, "_asdict"):
-        yield from value._asdict().items()
+        yield from ((name, part) for name, part in value._asdict().items() if name not in _DERIVED)
     elif isinstance(value, Mapping):
         yield from ((str(key), part) for key, part in value.items())
     elif isinstance(value, list | tuple):

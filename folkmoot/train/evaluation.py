@@ -7,11 +7,14 @@ values, which only a simulation may see.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from folkmoot.aggregators import total
 from folkmoot.core import rng
@@ -24,6 +27,7 @@ from folkmoot.data.examples import count
 from folkmoot.engines.tasks import example
 from folkmoot.local.evaluate import evaluate, finished
 from folkmoot.local.metrics import Metric
+from folkmoot.train.loop import Snapshot
 from folkmoot.train.stopping import Best
 
 MOST_CLIENTS = 1_000
@@ -32,15 +36,32 @@ _SHARD_ROWS = 500
 _ADD = total()
 
 
-class ClientResult(NamedTuple):
-    """How the global model does on one client's test examples."""
+@dataclass(frozen=True)
+class ClientResult:
+    """How the global model, or the client's own, does on one client's test examples."""
 
     id: ClientId
     examples: int
     """What its metrics are means over: its test examples, or a language model's tokens."""
     metrics: dict[str, float]
-    sums: Tree = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
+    sums: Tree = field(default_factory=dict, compare=False, repr=False)
     """What the metrics were made from; NaN where they are not finite."""
+    make: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
+    """Builds the client's model."""
+
+    @property
+    def model(self) -> nn.Module:
+        """This client's model, an ordinary module: its own where it has one, else the global one.
+
+        Raises:
+            SettingsError: If the result was loaded without the model's class.
+        """
+        if self.make is None:
+            raise SettingsError(
+                f"The model of client {self.id!r} is not there, because the result was loaded "
+                "without the model's class. Pass an instance: load_result(folder, model=...)."
+            )
+        return self.make()
 
 
 def shards(test: Tree | None, objective: Any) -> list[Tree]:
@@ -77,13 +98,28 @@ def on_held_out(
 
 
 def on_clients(
-    work: LocalWork, state: Tree, engine: Engine, clients: Sequence[ClientId], round: int
+    work: LocalWork,
+    state: Tree,
+    engine: Engine,
+    clients: Sequence[ClientId],
+    round: int,
+    own: Mapping[ClientId, Tree] = MappingProxyType({}),
 ) -> dict[ClientId, ClientResult]:
-    """Return each client's metrics on its own test examples; clients without any are left out."""
-    task = Task(model_of(state), work, _ADD)
+    """Return each client's metrics on its own test examples; clients without any are left out.
+
+    Args:
+        work: From `evaluate`; with `of=` each client's own model is measured.
+        state: The algorithm's.
+        engine: Where clients run.
+        clients: Whose tests.
+        round: After which they are judged.
+        own: Private states of the clients that have one.
+    """
+    # What makes a client's own model of it, the work knows.
+    task = Task(state if work.model else model_of(state), work, _ADD)
     cohort = Cohort(round, tuple(clients), len(clients), len(clients), "test")
     results = {}
-    for client, found in engine.stream(task, cohort, {}):
+    for client, found in engine.stream(task, cohort, own):
         if not isinstance(found, LeftOut):
             examples = int(found.value["loss"][1])
             values = finished(work.objective, found.value)
@@ -100,10 +136,13 @@ class Judge:
     def __init__(
         self, algorithm: Algorithm, setting: Setting, metric: str | None, client_tests: bool
     ) -> None:
+        trained = algorithm.works[0]
         self.work = evaluate(algorithm.objective)
+        self.own_work = evaluate(algorithm.objective, of=trained)
         self.metrics = algorithm.objective.metrics
         self.better = {m.name: m.better for m in self.metrics}
-        self.num_shards = len(setting.held_out)
+        # A model with personal leaves is nobody's: there is nothing to put to a common test.
+        self.num_shards = 0 if trained.personal else len(setting.held_out)
         self.judged = chosen_clients(setting.clients, setting.seed) if client_tests else []
         if metric is not None and not self.num_shards and not self.judged:
             raise SettingsError(
@@ -123,19 +162,23 @@ class Judge:
         return Best(f"{part}_{metric}", self.better[metric])
 
     def __call__(
-        self, state: Tree, engine: Engine, round: int
+        self, snapshot: Snapshot, engine: Engine
     ) -> tuple[dict[str, Any], dict[ClientId, ClientResult]]:
         """Return a round's evaluation as columns of its row, and each judged client's results."""
         row: dict[str, Any] = {"evaluated": True}
         if self.num_shards:
+            state, round = snapshot.state, snapshot.round
             values = on_held_out(self.work, state, engine, self.num_shards, round)
             row |= {f"test_{name}": value for name, value in values.items()}
-        judged = self.clients(state, engine, round)
+        judged = self.clients(snapshot, engine)
         return row | spread(judged, self.metrics), judged
 
-    def clients(self, state: Tree, engine: Engine, round: int) -> dict[ClientId, ClientResult]:
-        """Return the model's results on each judged client's own test examples."""
-        return on_clients(self.work, state, engine, self.judged, round) if self.judged else {}
+    def clients(self, snapshot: Snapshot, engine: Engine) -> dict[ClientId, ClientResult]:
+        """Return results on each judged client's own test examples, of its own model if it has."""
+        if not self.judged:
+            return {}
+        state, round, own = snapshot.state, snapshot.round, snapshot.own
+        return on_clients(self.own_work, state, engine, self.judged, round, own)
 
 
 def chosen_clients(clients: Mapping[ClientId, Any], seed: int) -> list[ClientId]:

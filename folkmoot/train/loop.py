@@ -12,12 +12,13 @@ from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
-from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
+from folkmoot.core.engine import Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import one_thread
 from folkmoot.engines.tasks import example
+from folkmoot.train.states import ClientStates
 
 
 class Snapshot(NamedTuple):
@@ -29,7 +30,7 @@ class Snapshot(NamedTuple):
     """The algorithm's state; `params`, `buffers` and `counts` are the model."""
     codecs: Tree
     """Public states of the codecs, by exchange."""
-    own: dict[ClientId, Tree]
+    own: ClientStates
     """Private states of clients that took part and keep one."""
 
 
@@ -57,7 +58,7 @@ def first_snapshot(algorithm: Algorithm) -> Snapshot:
             f"The state of algorithm {algorithm.name!r} has no {missing[0]!r}. Its init() must "
             "return params, buffers and counts, which are the model, beside whatever else it keeps."
         )
-    return Snapshot(0, state, {}, {})
+    return Snapshot(0, state, {}, ClientStates())
 
 
 # More threads here would take the cores of the workers, and spin there while they wait.
@@ -72,7 +73,7 @@ def run_round(
         SettingsError: If the algorithm's round does not yield tasks.
     """
     steps = begun(algorithm, snapshot.state)
-    codecs, own = dict(snapshot.codecs), dict(snapshot.own)
+    codecs, own = dict(snapshot.codecs), snapshot.own
     report = RoundReport(cohort.round, len(cohort.clients), 0, [], 0.0, 0, 0)
     answer: Aggregate | None = None
     exchange = 0
@@ -97,7 +98,7 @@ def run_round(
             unchanged = snapshot._replace(round=cohort.round)
             return unchanged, report._replace(answered=0, skipped=str(reason))
         codecs[f"{exchange}"] = state.codec
-        own.update(collected.own)
+        own = own.updated(collected.own)
         answer = Aggregate(value, collected.total.count, cohort.population, counts)
         exchange += 1
 
@@ -160,7 +161,7 @@ def _ask(
     task: Task,
     state: State,
     cohort: Cohort,
-    own: dict[ClientId, Tree],
+    own: ClientStates,
     seed: int,
 ) -> tuple[Collected, Any]:
     """Return what came back, and what the aggregator decodes: a sum, or each encoded update."""

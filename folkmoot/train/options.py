@@ -14,7 +14,6 @@ PLANNED = {
     "privacy": "differential privacy",
     "secure": "secure aggregation",
     "compress": "compression",
-    "personal": "a model with personal layers",
     "fleet": "a fleet of slow and absent devices",
     "deadline_s": "a fleet of slow and absent devices",
     "over_select": "a fleet of slow and absent devices",

@@ -35,7 +35,7 @@ def first_client(algorithm: Algorithm, setting: Setting, held_out: Tree | None) 
     task = next(begun(algorithm, state), None)
     if task is not None:
         _try(check_task(algorithm, task), setting)
-    if held_out is not None:
+    if held_out is not None and not algorithm.works[0].personal:
         _judge(algorithm, state, held_out)
 
 

@@ -1,15 +1,19 @@
 """What comes out of a run: the model, its history, and what it cost."""
 
 import copy
+import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import SettingsError
 from folkmoot.data.digest import digest_of
-from folkmoot.train.evaluation import model_of
+from folkmoot.local.composed import own_of
+from folkmoot.train.evaluation import ClientResult, model_of
 from folkmoot.train.outcome import Outcome, Times
 from folkmoot.train.record import plain, read_record, write_record
 from folkmoot.train.standing import Program, Standing
@@ -176,8 +180,7 @@ def result_of(
     return Result(
         best=standing.best,
         history=standing.history,
-        # Their sums are for adding up; what they make is here.
-        clients={client: found._replace(sums={}) for client, found in standing.judged.items()},
+        clients=_clients(program, standing),
         settings=plain(settings),
         times=_times(standing, total_s),
         ended=standing.ended,
@@ -188,6 +191,30 @@ def result_of(
         state=state,
         modules=modules,
     )
+
+
+def _clients(program: Program, standing: Standing) -> dict[ClientId, ClientResult]:
+    """Return what is known of each client that was judged, or has a model of its own."""
+    work, snapshot = program.algorithm.works[0], standing.snapshot
+
+    def make(client: ClientId) -> nn.Module:
+        if work.model is None:
+            return program.algorithm.objective.module(snapshot.state)
+        own = snapshot.own.get(client)
+        own = own_of(work, snapshot.state) if own is None else own
+        return program.algorithm.objective.module(work.model(snapshot.state, own))
+
+    judged = standing.judged
+    known = sorted({*judged, *(snapshot.own if work.model else ())})
+    return {
+        # Their sums are for adding up; what they make is here.
+        client: dataclasses.replace(
+            judged.get(client, ClientResult(client, 0, {})),
+            sums={},
+            make=functools.partial(make, client),
+        )
+        for client in known
+    }
 
 
 def _times(standing: Standing, total_s: float) -> Times:

@@ -12,6 +12,8 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto
 from folkmoot.engines.clock import now
+from folkmoot.local.chosen import Keep
+from folkmoot.local.personal import personalize
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
@@ -50,6 +52,7 @@ def run(
     rounds: int | None = None,
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
+    personal: Keep | None = None,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -80,7 +83,11 @@ def run(
             float; None is everyone.
         sampling: Another way to draw a cohort, from `fm.sampling`, or a function (clients, round,
             rng) -> list.
+        personal: Leaves of the model that stay with each client: a pattern such as "head.*", layer
+            types, a function of a leaf's name, or a list of these. `result.clients[id].model` is
+            then that client's model, and what is judged on its test examples.
         test: Held-out examples that judge the global model: a tree, an (x, y) pair or a Dataset.
+            With personal leaves there is no global model to judge.
         seed: The one seed; equal seeds give equal bits at any number of workers.
         workers: Streams of clients; None is one a core.
         engine: Where clients run, from `fm.engines`; None chooses among those that give the
@@ -132,6 +139,8 @@ def run(
     refuse_functions(stop, callbacks)
     refuse_folders(resume, checkpoint, save)
     refuse_engine(engine, workers)
+    if personal is not None:
+        algorithm = personalize(algorithm, personal)
     front = current()
     workers, progress = front.workers or workers, front.progress or progress
     if front.checks:
@@ -211,7 +220,7 @@ def _all_rounds(
     refuse_nothing_learnt(standing.history)
     if not standing.judged:
         # A run that was over when it was resumed has not judged its model.
-        judged = program.judge.clients(standing.snapshot.state, engine, standing.snapshot.round)
+        judged = program.judge.clients(standing.snapshot, engine)
         standing = standing._replace(judged=judged)
     tell("end", standing.history[-1] if standing.history else {})
     return standing

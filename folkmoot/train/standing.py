@@ -111,7 +111,7 @@ def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
     best, best_model = standing.best, standing.best_model
     judged: Mapping[ClientId, ClientResult] = {}
     if number % program.evaluate_every == 0 or number == program.rounds:
-        columns, judged = program.judge(snapshot.state, engine, number)
+        columns, judged = program.judge(snapshot, engine)
         row |= columns
         if improves(best, row.get(best.metric, math.nan)):
             best, best_model = best.at(number, row[best.metric]), model_of(snapshot.state)

@@ -1,12 +1,8 @@
-"""What holds for every algorithm, written once.
-
-A new algorithm with arguments beside its work takes one line in `WITH_ARGUMENTS`.
-"""
-
-import inspect
+"""What holds for every algorithm, written once; `cards.py` says what does not hold for whom."""
 
 import pytest
 import torch
+from laws.cards import CARDS, LAWS, build, under
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,9 +10,10 @@ import folkmoot as fm
 from folkmoot import aggregators, algorithms, optimizers
 from folkmoot.core import tree as trees
 from folkmoot.core import wire
-from folkmoot.train.loop import first_snapshot
+from folkmoot.core.engine import Cohort, Setting
+from folkmoot.train.loop import first_snapshot, run_round
+from folkmoot.train.states import ClientStates
 
-WITH_ARGUMENTS = {"fedprox": {"mu": 0.3}}
 NAMES = sorted(algorithms.__all__)
 SERVERS = {
     "sgd": optimizers.sgd(1.0),
@@ -36,8 +33,11 @@ RULES = {
 }
 
 
-def build(name, work, **more):
-    return getattr(algorithms, name)(work, **WITH_ARGUMENTS.get(name, {}), **more)
+def test_every_algorithm_has_its_card_and_every_excuse_its_reason():
+    assert set(CARDS) == set(NAMES)
+    for name, card in CARDS.items():
+        assert set(card.excused) <= set(LAWS), name
+        assert all(len(reason) > 20 for reason in card.excused.values()), name
 
 
 @pytest.fixture(params=NAMES)
@@ -45,8 +45,11 @@ def name(request):
     return request.param
 
 
-def takes(option):
-    return [n for n in NAMES if option in inspect.signature(getattr(algorithms, n)).parameters]
+class Data(NamedTuple):
+    """What a client holds."""
+
+    train: Any
+    test: Any = None
 
 
 def network(dtype=torch.float32):
@@ -87,6 +90,7 @@ def rounds_of(algorithm, one_round, rounds=2, clients=CLIENTS, seed=0):
     return snapshot
 
 
+@under("centralised")
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-7), (torch.float64, 1e-15)], ids=str
 )
@@ -108,6 +112,7 @@ def test_one_client_with_one_full_batch_step_is_centralised_descent(
         torch.testing.assert_close(found, leaf.detach(), rtol=0, atol=3 * tolerance)
 
 
+@under("alike")
 def test_clients_who_are_alike_are_like_one(name, one_round):
     algorithm = build(name, work_of(steps=3))
 
@@ -119,7 +124,7 @@ def test_clients_who_are_alike_are_like_one(name, one_round):
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
 @pytest.mark.parametrize("idle", [{"epochs": 0}, {"lr": 0.0}, {"steps": 0}], ids=str)
-@pytest.mark.parametrize("name", takes("server"))
+@under("idle", having="server")
 def test_without_local_work_no_bit_of_the_model_changes(name, idle, server, one_round):
     algorithm = build(name, work_of(**idle), server=server)
 
@@ -128,6 +133,7 @@ def test_without_local_work_no_bit_of_the_model_changes(name, idle, server, one_
     assert same(snapshot.state["params"], algorithm.init()["params"])
 
 
+@under("order")
 def test_the_order_in_which_clients_are_named_does_not_change_a_bit(name, one_round):
     algorithm = build(name, work_of(batch_size=3, epochs=2))
     turned = dict(reversed(CLIENTS.items()))
@@ -176,7 +182,8 @@ def test_a_state_goes_on_with_the_same_bits_after_it_was_bytes(name, one_round):
 
     state, _ = wire.from_bytes(wire.to_bytes(snapshot.state))
     own = {owner: wire.from_bytes(wire.to_bytes(tree))[0] for owner, tree in snapshot.own.items()}
-    carried, _ = one_round(algorithm, CLIENTS, snapshot._replace(state=state, own=own))
+    stored = snapshot._replace(state=state, own=ClientStates(own))
+    carried, _ = one_round(algorithm, CLIENTS, stored)
     straight, _ = one_round(algorithm, CLIENTS, snapshot)
 
     assert same(carried.state, straight.state)
@@ -189,7 +196,7 @@ def loss_of(algorithm, state):
 
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
-@pytest.mark.parametrize("name", takes("server"))
+@under("learns", having="server")
 def test_every_algorithm_learns_with_every_server(name, server, one_round):
     algorithm = build(name, work_of(steps=2), server=server)
 
@@ -199,7 +206,7 @@ def test_every_algorithm_learns_with_every_server(name, server, one_round):
 
 
 @pytest.mark.parametrize("aggregator", RULES.values(), ids=RULES)
-@pytest.mark.parametrize("name", takes("aggregator"))
+@under("learns", having="aggregator")
 def test_every_algorithm_learns_with_every_rule(name, aggregator, one_round):
     algorithm = build(name, work_of(steps=2), aggregator=aggregator)
 
@@ -259,7 +266,29 @@ def test_a_state_holds_the_model_and_only_tensors(name):
 
     assert {"params", "buffers", "counts"} <= set(snapshot.state)
     assert all(isinstance(leaf, torch.Tensor) for leaf in trees.leaves(snapshot.state))
+
+
+@under("whole")
+def test_every_leaf_of_the_module_is_in_the_state(name):
+    snapshot = first_snapshot(build(name, work_of()))
+
     assert set(snapshot.state["params"]) == {path for path, _ in network().named_parameters()}
+
+
+@under("untouched")
+def test_the_state_of_a_client_that_was_not_asked_stays_as_it_was(name, one_round):
+    algorithm = build(name, work_of(batch_size=3, epochs=2))
+    snapshot = rounds_of(algorithm, one_round)
+    kept = {owner: trees.clone(tree) for owner, tree in snapshot.own.items()}
+
+    following, report = one_round(algorithm, CLIENTS, snapshot, asked=[1, 3])
+
+    assert report.answered == 2
+    assert set(following.own) == set(kept)
+    for owner in set(kept) - {1, 3}:
+        assert same(following.own[owner], kept[owner])
+    for owner in {1, 3} & set(kept):
+        assert not same(following.own[owner], kept[owner])
 
 
 def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(one_round):
@@ -271,3 +300,38 @@ def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(one_round):
 
     assert same(fedprox.state, fedavg.state)
     assert not same(pulled.state["params"], fedavg.state["params"])
+
+
+def rounds_in(engine, algorithm, clients, rounds):
+    """Do some rounds with all clients in one engine."""
+    snapshot = first_snapshot(algorithm)
+    held = {client: Data(rows) for client, rows in clients.items()}
+    with contextlib.closing(engine(Setting(held, 0))) as opened:
+        for number in range(1, rounds + 1):
+            cohort = Cohort(number, tuple(held), len(held), len(held))
+            snapshot, _ = run_round(algorithm, snapshot, opened, cohort, 0)
+    return snapshot
+
+
+@under("vectorized")
+@pytest.mark.parametrize(
+    ("dtype", "rounds", "bound"), [(torch.float32, 1, 1e-5), (torch.float64, 3, 1e-9)], ids=str
+)
+def test_many_clients_at_once_give_what_one_after_another_give(name, dtype, rounds, bound):
+    clients = {number: client(number, rows=4 + number, dtype=dtype) for number in range(5)}
+    algorithm = build(name, work_of(network(dtype), batch_size=3, epochs=2, lr=0.1))
+
+    there = rounds_in(fm.engines.sequential(), algorithm, clients, rounds)
+    back = rounds_in(fm.engines.vectorized(3), algorithm, clients, rounds)
+
+    begun = first_snapshot(algorithm).state
+    moved = trees.norm(trees.sub(floats(there.state), floats(begun)))
+    assert trees.norm(trees.sub(floats(back.state), floats(there.state))) <= bound * moved
+    assert set(back.own) == set(there.own)
+    for owner, kept in there.own.items():
+        apart = trees.norm(trees.sub(floats(back.own[owner]), floats(kept)))
+        assert apart <= 10 * bound * (trees.norm(floats(kept)) + moved)
+
+
+def floats(tree):
+    return {trees.name(path): leaf for path, leaf in trees.items(tree) if leaf.is_floating_point()}

@@ -4,7 +4,7 @@ import torch
 from torch import tensor
 
 from folkmoot.core import tree as trees
-from folkmoot.core.grad import grad, is_ordinary
+from folkmoot.local.grad import grad, is_ordinary
 
 
 def quadratic(params, scale):

@@ -1,0 +1,131 @@
+"""SCAFFOLD: control variates against client drift.
+
+Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020,
+arXiv:1910.06378, algorithm 1 with option I (a client's control is the gradient at the broadcast
+model) or II (it is read off the path of its local steps).
+
+Departures: with momentum in the local steps, option II divides by the distance that as many unit
+gradients would have moved, which in the paper's plain steps is K * lr. Option I takes the gradient
+over the first epoch's batches. BatchNorm statistics are averaged and have no control.
+
+State: beside the model, the server's control c; each client keeps its own control c_i. Cost: twice
+FedAvg's bytes both ways; a local step makes one more pass over the parameters and, with option I,
+takes one more gradient in the first epoch.
+"""
+
+import torch
+from torch import Tensor
+
+from folkmoot.aggregators import uniform_mean
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import Aggregator, Update
+from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
+from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.local import full_gradient
+from folkmoot.local.composed import optimizer_of, own_of, refuse_no_mean, seam
+from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+
+
+def scaffold(
+    work: LocalWork,
+    *,
+    option: int = 2,
+    server: Optimizer | None = None,
+    aggregator: Aggregator | None = None,
+) -> Algorithm:
+    """Build SCAFFOLD.
+
+    Args:
+        work: What a client does, such as `local.sgd(...)`.
+        option: 2 reads a client's control off its path, and needs local steps of SGD, plain or with
+            momentum; 1 takes it as the gradient at the broadcast model.
+        server: Optimizer that steps along the mean delta; None is `optimizers.sgd(1.0)`.
+        aggregator: How deltas and changes of controls are combined; None is `uniform_mean()`, the
+            paper's.
+
+    Returns:
+        An algorithm of one exchange a round, whose clients keep a state.
+
+    Raises:
+        SettingsError: If the work writes its own step, a part is none, or option 2 meets local
+            steps that are not proportional to gradients, such as Adam's.
+    """
+    controlled = _controlled(work, option)
+    server = sgd(1.0) if server is None else server
+    aggregator = uniform_mean() if aggregator is None else aggregator
+    refuse_no_optimizer(server)
+    refuse_no_mean("scaffold", aggregator)
+
+    def init() -> Tree:
+        model = work.init()
+        return {
+            **model,
+            "control": trees.zeros_like(model["params"]),
+            "optimizer": server.init(model["params"]),
+            "round": torch.ones((), dtype=torch.int64),
+        }
+
+    def round(state: Tree) -> Round:
+        sent = {key: part for key, part in state.items() if key != "optimizer"}
+        mean = yield Task(sent, controlled, aggregator)
+        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
+        server.step(params, mean.value["params"], optimizer, int(state["round"]), 1.0)
+        # c is a mean over all clients, of whom only these have changed theirs.
+        share = mean.count / mean.population
+        return {
+            "params": params,
+            "buffers": trees.add(state["buffers"], mean.value["buffers"]),
+            "counts": mean.counts,
+            "control": trees.axpy(share, mean.value["control"], state["control"]),
+            "optimizer": optimizer,
+            "round": state["round"] + 1,
+        }
+
+    return Algorithm("scaffold", init, round, (controlled,))
+
+
+def _controlled(work: LocalWork, option: int) -> LocalWork:
+    """Add c - c_i to every local gradient, and renew c_i at the end."""
+    before, reach = seam("scaffold", work), None
+    if option == 2:
+        reach = optimizer_of("scaffold", work).reach
+        if reach is None:
+            raise SettingsError(
+                f"scaffold(option=2) reads a client's control off its path, but steps of "
+                f"{work.optimizer.name} are not proportional to gradients. Use "
+                "fm.local.sgd(...), or option=1."
+            )
+    elif option == 1:
+        work = full_gradient.beside(work)
+    else:
+        raise SettingsError(f"option must be 1 or 2, as in the paper, but is {option!r}.")
+
+    def own(sent: Tree) -> Tree:
+        return {**own_of(work, sent), "control": trees.zeros_like(sent["params"])}
+
+    def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
+        shift = trees.sub(sent["control"], own["control"])
+        return work.start(sent, {**own, "shift": shift}, key)
+
+    def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
+        return trees.add(before(gradient, params, sent, own), own["shift"])
+
+    def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
+        update, own = work.finish(sent, carry, seen)
+        own = {key: part for key, part in own.items() if key != "shift"}
+        if reach is None:
+            control = full_gradient.mean(sent, carry, seen)
+            change = trees.sub(control, own["control"])
+        else:
+            # c_i+ - c_i = (x - y_i) / (K lr) - c; without a step the control stays.
+            distance = torch.as_tensor(reach(seen.steps, int(sent["round"])), dtype=torch.float64)
+            moved = distance > 0
+            per_step = torch.where(moved, 1 / distance, 0.0)
+            path = trees.scale(per_step, update.value["params"])
+            change = trees.scale(-1.0 * moved, trees.add(path, sent["control"]))
+            control = trees.add(own["control"], change)
+        value = {**update.value, "control": change}
+        return update._replace(value=value), {**own, "control": control}
+
+    return work.changed(own=own, start=start, correct=correct, finish=finish)

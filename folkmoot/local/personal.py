@@ -1,0 +1,178 @@
+"""Personal leaves: the part of a model that stays with each client, under any algorithm.
+
+Arivazhagan et al., "Federated Learning with Personalization Layers", 2019, arXiv:1912.00818
+(FedPer). A client trains the whole model; the leaves that are named never travel, up or down, never
+count in a norm, and are there again when the client is asked the next time. All clients begin with
+the first model's.
+
+What rides on a work (a pull, a control variate) sees shared leaves only: the seam between gradient
+and step is given them alone, and what it returns is put beside the personal ones. A client's own
+state holds the personal leaves under "kept".
+"""
+
+from typing import Any
+
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import Update
+from folkmoot.core.algorithm import (
+    Algorithm,
+    Batch,
+    Correct,
+    LocalWork,
+    Round,
+    Seen,
+    Task,
+    unchanged,
+)
+from folkmoot.core.tree import Tree
+from folkmoot.local.chosen import Keep, chosen
+from folkmoot.local.composed import own_of, refuse_own_models
+
+PARTS = ("params", "buffers", "counts")
+
+
+def personal(work: LocalWork, keep: Keep, *, first: Tree | None = None) -> LocalWork:
+    """Keep some leaves of the model with each client.
+
+    Args:
+        work: Any work whose model stands in its carry, such as `local.sgd(...)`.
+        keep: Which leaves: a pattern such as "head.*", layer types, a predicate of the leaf's name,
+            or a list of these.
+        first: A model {"params", "buffers", "counts"} whose leaves clients begin with; None is the
+            objective's own.
+
+    Raises:
+        SettingsError: If a pattern matches no leaf, or clients have models of their own already.
+    """
+    refuse_own_models("personal", work)
+    return _keeping(work, chosen(work.objective, keep), first or work.objective.init())
+
+
+def personalize(algorithm: Algorithm, keep: Keep, *, first: Tree | None = None) -> Algorithm:
+    """Keep some leaves with each client in everything that an algorithm does.
+
+    Args:
+        algorithm: Any whose clients have no models of their own.
+        keep, first: As in `personal`.
+
+    Raises:
+        SettingsError: As `personal`.
+    """
+    for work in algorithm.works:
+        refuse_own_models("personal", work)
+    kept = chosen(algorithm.objective, keep)
+    start = first or algorithm.objective.init()
+    names = _names(start)
+    works = {work: _keeping(work, kept, start) for work in algorithm.works}
+
+    def init() -> Tree:
+        return without(algorithm.init(), kept, names)
+
+    def round(state: Tree) -> Round:
+        steps = algorithm.round(state)
+        try:
+            task = next(steps)
+            while True:
+                work = works.get(task.work) or _keeping(task.work, kept, start)
+                task = steps.send((yield Task(task.broadcast, work, task.aggregator)))
+        except StopIteration as done:
+            return done.value
+
+    return Algorithm(algorithm.name, init, round, tuple(works.values()))
+
+
+def _keeping(work: LocalWork, kept: frozenset[str], first: Tree) -> LocalWork:
+    """Build the work that trains the whole model and shows its shared leaves only."""
+    names = _names(first)
+    order = {part: tuple(first[part]) for part in PARTS}
+    begun = {
+        part: {name: leaf for name, leaf in first[part].items() if name in kept} for part in PARTS
+    }
+
+    def own(sent: Tree) -> Tree:
+        return {**own_of(work, sent), "kept": trees.clone(begun)}
+
+    def start(sent: Tree, own: Tree, key: Any) -> Tree:
+        own, mine = _apart(own)
+        return {**work.start(_whole(sent, mine, order), own, key), "kept": mine}
+
+    def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
+        carry, mine = _apart(carry)
+        rides = outer.correct is not None and outer.correct is not unchanged
+        inner = work._replace(
+            objective=outer.objective,
+            optimizer=outer.optimizer,
+            correct=_on_shared(outer.correct, kept, sent) if rides else outer.correct,  # type: ignore[arg-type]
+        )
+        return {**work.step(inner, _whole(sent, mine, order), carry, batch), "kept": mine}
+
+    def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
+        shown = {part: without(tree, kept, names) for part, tree in carry.items() if part in PARTS}
+        carry, kept_before = _apart(carry)
+        update, own = work.finish(sent, {**carry, **shown}, seen)
+        if not work.train:
+            return update, own
+        # Work that takes no step has no model in its carry.
+        model = {part: carry.get(part) or kept_before[part] for part in PARTS}
+        mine: Tree = {part: {name: model[part][name] for name in begun[part]} for part in PARTS}
+        # Whatever a work has made of the whole model, the personal leaves of it stay here.
+        value, counts = (without(tree, kept, names) for tree in (update.value, update.counts))
+        return Update(value, update.weight, counts), {**own, "kept": mine}
+
+    def model(sent: Tree, own: Tree) -> Tree:
+        whole = _whole(sent, own["kept"], order)
+        return {part: whole[part] for part in PARTS}
+
+    return work.changed(
+        own=own, start=start, step=step, finish=finish, personal=kept | work.personal, model=model
+    )
+
+
+def without(tree: Tree, kept: frozenset[str], names: frozenset[str]) -> Tree:
+    """Drop personal leaves wherever a tree holds something of the model's shape.
+
+    Args:
+        tree: A state, an update, a part of a model.
+        kept: The leaves to drop.
+        names: All leaves of the model: a dict with other keys is not of its shape.
+    """
+    shaped = tree.keys() <= names
+    return {
+        key: without(value, kept, names) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if not (shaped and key in kept)
+    }
+
+
+def _names(model: Tree) -> frozenset[str]:
+    return frozenset(name for part in PARTS for name in model[part])
+
+
+def _apart(tree: Tree) -> tuple[Tree, Tree]:
+    """Split a client's state or carry into what the inner work knows, and the personal leaves."""
+    return {key: value for key, value in tree.items() if key != "kept"}, tree["kept"]
+
+
+def _whole(sent: Tree, mine: Tree, order: dict[str, tuple[str, ...]]) -> Tree:
+    """Return what was sent with a client's own leaves in their places."""
+    joined = {
+        part: {
+            name: mine[part][name] if name in mine[part] else sent[part][name]
+            for name in order[part]
+        }
+        for part in PARTS
+    }
+    return {**sent, **joined}
+
+
+def _on_shared(correct: Correct, kept: frozenset[str], sent: Tree) -> Correct:
+    """Let a correction see shared leaves only."""
+
+    def shared(tree: Tree) -> Tree:
+        return {name: leaf for name, leaf in tree.items() if name not in kept}
+
+    def corrected(gradient: Tree, params: Tree, whole: Tree, own: Tree) -> Tree:
+        moved = correct(shared(gradient), shared(params), sent, own)
+        return {name: moved.get(name, leaf) for name, leaf in gradient.items()}
+
+    return corrected
