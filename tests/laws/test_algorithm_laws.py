@@ -1,5 +1,8 @@
 """What holds for every algorithm, written once; `cards.py` says what does not hold for whom."""
 
+import contextlib
+from typing import Any, NamedTuple
+
 import pytest
 import torch
 from laws.cards import CARDS, LAWS, build, under
