@@ -231,9 +231,8 @@ def sound(updates: Update, expected: Update) -> tuple[list[int], dict[int, str]]
     return [at for at in reasons if at not in faulty], faulty
 
 
-def add_rows(total: Sum, encoded: Update, good: list[int]) -> Sum:
+def add_rows(total: Sum, encoded: Update, good: list[int], clients: int) -> Sum:
     """Add a chunk's encoded updates, (clients, *shape), to a sum that is written into."""
-    clients = len(trees.leaves(encoded.value)[0])
     weights = torch.as_tensor(encoded.weight, dtype=torch.float64).expand(clients)
     if len(good) < clients:
         keep = torch.tensor(good, dtype=torch.int64)

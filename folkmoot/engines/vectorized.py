@@ -196,7 +196,8 @@ class Vectorized:
                 key = rng.of_client(encode_key, chunk.clients[at])
                 total = fold.add(total, task.aggregator.encode(state, row(updates, at), key))
         else:
-            total = add_rows(total, task.aggregator.encode(state, updates, 0), good)
+            encoded = task.aggregator.encode(state, updates, 0)
+            total = add_rows(total, encoded, good, len(chunk.clients))
         kept = {
             chunk.clients[at]: trees.map(lambda leaf, at=at: leaf[at].clone(), states)
             for at in (good if states else [])

@@ -1,0 +1,227 @@
+"""The table in which everything composes: {algorithm} x {personal} x {server} x {rule} x {codec}
+x {engine}, what each cell must answer before round 1, and a covering set of cells to train.
+
+A later option extends a column, or adds one; every cell that it opens is then checked.
+"""
+
+import functools
+import itertools
+import random
+from typing import Any, NamedTuple
+
+import torch
+from laws.cards import CARDS, build, takes
+from torch import nn
+
+import folkmoot as fm
+from folkmoot import aggregators, codecs, engines, optimizers
+from folkmoot.core import rng
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import EACH, Aggregator
+from folkmoot.core.engine import Cohort, Setting
+from folkmoot.engines.compiled import refusal as uncompiled
+from folkmoot.engines.vectorized import refusal as unmapped
+from folkmoot.local.personal import personalize
+from folkmoot.train.loop import begun, check_task, first_snapshot, run_round
+
+
+def middle(*stages):
+    """A rule that looks at each update: the middle one of each coordinate."""
+
+    def init(example, clients):
+        return aggregators.uniform_mean(*stages).init(example, clients)
+
+    def encode(state, update, key):
+        return aggregators.uniform_mean().encode(state, update, key)
+
+    def decode(state, updates, key):
+        values = [update.value for update in updates]
+        value = trees.map(lambda *leaves: torch.stack(leaves).median(dim=0).values, *values)
+        return value, updates[0].counts, state
+
+    return Aggregator("middle", init, encode, decode, EACH)
+
+
+class Cell(NamedTuple):
+    """One combination, by the names of its parts."""
+
+    algorithm: str
+    personal: str
+    server: str
+    rule: str
+    codec: str
+    engine: str
+
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "algorithm": dict.fromkeys(CARDS),
+    "personal": {
+        "nothing": None,
+        "pattern": "2.*",
+        "types": nn.BatchNorm1d,
+        "everything": "*",
+    },
+    "server": {
+        "its own": None,
+        "sgd": optimizers.sgd(0.7, momentum=0.5, nesterov=True),
+        "scheduled": optimizers.sgd(lambda round: 1.0 / round),
+        "adagrad": optimizers.adagrad(0.1),
+        "adam": optimizers.adam(0.1),
+        "yogi": optimizers.yogi(0.1),
+    },
+    "rule": {
+        "weighted": aggregators.weighted_mean,
+        "uniform": aggregators.uniform_mean,
+        "expected": functools.partial(aggregators.uniform_mean, divisor=4),
+        "total": aggregators.total,
+        "middle": middle,
+    },
+    "codec": {"none": (), "clip": (codecs.clip(0.5),)},
+    "engine": {
+        "sequential": engines.sequential(),
+        "processes": engines.parallel(2, threads=False),
+        "threads": engines.parallel(2, threads=True),
+        "vectorized": engines.vectorized(3),
+        "compiled": engines.compiled(1, unrolled=2),
+    },
+}
+
+
+def cells():
+    """Every cell whose parts exist: not all algorithms have a `server` or an `aggregator`."""
+    for parts in itertools.product(*COLUMNS.values()):
+        cell = Cell(*parts)
+        if cell.server != "its own" and not takes(cell.algorithm, "server"):
+            continue
+        given = (cell.rule, cell.codec) != ("weighted", "none")
+        if given and not takes(cell.algorithm, "aggregator"):
+            continue
+        yield cell
+
+
+# What must be answered
+
+
+def answer(cell):
+    """What a cell must say before round 1: a piece of the sentence that refuses it, or None."""
+    keeps = cell.personal != "nothing"
+    if cell.rule == "total" and cell.algorithm in MEANS:
+        return "needs the mean over clients"
+    if cell.rule == "middle" and (keeps or cell.algorithm in STATEFUL):
+        return "would lose: it looks at single updates"
+    if keeps and cell.algorithm in OWN_MODELS:
+        return "have one already"
+    if cell.engine == "compiled":
+        return "its layers keep statistics"
+    return None
+
+
+MEANS = {"scaffold"}
+STATEFUL = {"scaffold"}
+OWN_MODELS: set[str] = set()
+
+
+# What is asked
+
+
+@functools.cache
+def model():
+    """A model of 20 numbers, with layers of two kinds and batch statistics."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).double()
+
+
+class Held(NamedTuple):
+    """What a client holds."""
+
+    train: Any
+    test: Any = None
+
+
+@functools.cache
+def clients():
+    found = {}
+    for client, rows in enumerate((5, 7, 4, 6)):
+        draw = torch.Generator().manual_seed(client)
+        x = torch.randn(rows, 3, generator=draw, dtype=torch.float64)
+        found[client] = Held({"x": x, "y": (x[:, 0] + 0.3 * x[:, 1] > 0).long()})
+    return found
+
+
+@functools.cache
+def composed(cell):
+    """Build a cell's algorithm, as `fm.run` does; refusals come out."""
+    work = fm.local.sgd(fm.classifier(model()), lr=0.1, epochs=2, batch_size=3)
+    more = {}
+    if takes(cell.algorithm, "aggregator"):
+        more["aggregator"] = COLUMNS["rule"][cell.rule](*COLUMNS["codec"][cell.codec])
+    if takes(cell.algorithm, "server"):
+        more["server"] = COLUMNS["server"][cell.server]
+    algorithm = build(cell.algorithm, work, **more)
+    keep = COLUMNS["personal"][cell.personal]
+    return algorithm if keep is None else personalize(algorithm, keep)
+
+
+def asked(cell):
+    """Do what comes before round 1, and return why a cell is refused, or None."""
+    said = _refusal(cell._replace(engine="sequential"))
+    if said is None and cell.engine in ("vectorized", "compiled"):
+        work = composed(cell._replace(engine="sequential")).works[0]
+        return unmapped(work.objective) if cell.engine == "vectorized" else uncompiled(work)
+    return said
+
+
+@functools.cache
+def _refusal(cell):
+    try:
+        algorithm = composed(cell)
+        check_task(algorithm, next(begun(algorithm, algorithm.init())))
+    except fm.SettingsError as error:
+        return str(error)
+    return None
+
+
+def trained(cell, rounds=2):
+    """Train a cell for two rounds and return the last snapshot."""
+    algorithm = composed(cell._replace(engine="sequential"))
+    engine = COLUMNS["engine"][cell.engine](Setting(clients(), 0))
+    snapshot = first_snapshot(algorithm)
+    try:
+        for number in range(1, rounds + 1):
+            cohort = Cohort(number, tuple(clients()), len(clients()), len(clients()))
+            snapshot, report = run_round(algorithm, snapshot, engine, cohort, 0)
+            assert not report.left_out and report.skipped is None, report
+    finally:
+        engine.close()
+    return snapshot
+
+
+def covering(most=None):
+    """Cells that can be trained, chosen so that each algorithm meets every pair of other parts."""
+    chosen = []
+    for name in CARDS:
+        possible = [
+            cell
+            for cell in trainable()
+            if cell.algorithm == name and cell.engine not in ("sequential", "compiled")
+        ]
+        # The same order on every machine, and for each algorithm another one.
+        random.Random(rng.label(name)).shuffle(possible)
+        left = {pair for cell in possible for pair in pairs(cell)}
+        while left:
+            best = max(possible, key=lambda cell: len(left & pairs(cell)))
+            chosen.append(best)
+            left -= pairs(best)
+    return chosen if most is None else chosen[:most]
+
+
+@functools.cache
+def trainable():
+    """Every cell that nothing refuses."""
+    return [cell for cell in cells() if answer(cell) is None]
+
+
+@functools.cache
+def pairs(cell):
+    """The pairs of parts, beside the algorithm, that a cell shows."""
+    return frozenset(itertools.combinations(enumerate(cell[1:]), 2))
