@@ -26,7 +26,7 @@ def averaged(work, keep=0.9):
     aggregator = fm.aggregators.weighted_mean()
 
     def init():
-        model = work.objective.init()
+        model = work.init()
         return {**model, "newest": model["params"], "round": torch.tensor(1)}
 
     def round(state):

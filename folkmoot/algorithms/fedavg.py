@@ -5,9 +5,9 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 arXiv:2003.00295, algorithm 1: FedAvgM, FedAdagrad, FedAdam and FedYogi are this with another
 `server`.
 
-State: parameters, buffers, counts, the optimizer's state and the number of the next round. One
-exchange a round; the model travels down, its delta travels up. BatchNorm statistics are averaged,
-never stepped by the optimizer.
+State: parameters, buffers, counts, the optimizer's state and the number of the next round. Cost:
+one exchange a round; the model travels down, its delta travels up. It is the unit in which other
+files state theirs. BatchNorm statistics are averaged, never stepped by the optimizer.
 """
 
 import torch

@@ -22,8 +22,13 @@ class Card(NamedTuple):
 
 
 CARDS = {
+    "agnostic": Card({"lambda_lr": 0.5}),
     "fedavg": Card(),
     "fedprox": Card({"mu": 0.3}),
+    "qfedavg": Card(
+        {"q": 1.0},
+        {"centralised": "a step is divided by F^q + q F^(q - 1) L ||delta||^2, not by F^q alone"},
+    ),
     "scaffold": Card(),
 }
 LAWS = {
