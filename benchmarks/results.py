@@ -1,132 +1,82 @@
-"""Make the figures of docs/results.md: published results beside our own.
+"""Make docs/results.md: published figures beside ours, and algorithms beside each other.
 
-    python benchmarks/results.py            # writes docs/results.md, a few minutes
-    python benchmarks/results.py --print    # shows it instead
+    python benchmarks/results.py             # the whole page, about a quarter of an hour on 2 cores
+    python benchmarks/results.py 2           # chapter 2 alone; the other one stays as it is
+    python benchmarks/results.py --print     # shows what it has made instead of writing it
 
-A chapter is a function that runs its experiments and returns its page. Every figure comes from the
-seeds 0 to 9, which nobody has chosen.
+A chapter is a function that runs its experiments and returns its page. Every figure comes out of
+seeds that nobody has chosen: the first ones, or those of the publication.
 """
 
-import statistics
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from torch import nn
+from chapters import drift, heart_disease, personal, tcga_brca
 
-import folkmoot as fm
-
-SEEDS = range(10)
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 HEAD = """# Results
 
-Published figures beside ours, by the protocol of the publication. `make results` makes this page:
-every number below comes out of `python benchmarks/results.py`.
+Published figures beside ours, by the protocol of the publication, and algorithms beside each
+other. `make results` makes this page: every number below comes out of
+`python benchmarks/results.py`. Where an algorithm loses, it says so.
 """
 
 
-class Entry(NamedTuple):
-    """One row of the heart-disease benchmark."""
-
-    name: str
-    build: Callable[[fm.LocalWork], object]
-    """From local work to the algorithm."""
-    lr: float
-    """Learning rate of the local steps."""
-    published: float
-    """Mean accuracy on the pooled test set."""
-    scale: str = "client"
-    """How x is standardised."""
+def algorithms() -> str:
+    """Return chapter 2."""
+    sections = (drift.section, tcga_brca.section, personal.hapt, personal.fsdd)
+    return "\n".join(["## 2. Algorithms\n", *map(_timed, sections)])
 
 
-def _adam() -> fm.Optimizer:
-    return fm.optimizers.adam(0.01, beta_1=0.9, beta_2=0.999, tau=1e-8)
+CHAPTERS: dict[str, Callable[[], str]] = {"1": heart_disease.chapter, "2": algorithms}
 
 
-def _yogi() -> fm.Optimizer:
-    return fm.optimizers.yogi(0.01, beta_1=0.9, beta_2=0.999, tau=1e-8)
+def _timed(make: Callable[[], str]) -> str:
+    begun = time.monotonic()
+    text = make()
+    title = text.splitlines()[0].lstrip("# ")
+    print(f"{title}: {(time.monotonic() - begun) / 60:.1f} minutes", file=sys.stderr)
+    return text
 
 
-HEART_DISEASE = {
-    entry.name: entry
-    for entry in (
-        Entry("FedAvg", lambda work: fm.fedavg(work), 0.001, 0.748),
-        Entry("FedProx", lambda work: fm.fedprox(work, mu=0.01), 0.001, 0.748),
-        Entry("FedAdam", lambda work: fm.fedavg(work, server=_adam()), 0.01, 0.779),
-        Entry("FedYogi", lambda work: fm.fedavg(work, server=_yogi()), 0.003, 0.779),
-    )
-}
-"""FLamby's rows of algorithms that are here."""
-POOLED = Entry("FedAvg, pooled statistics", lambda work: fm.fedavg(work), 0.003, 0.78, "pooled")
-
-
-def heart_disease_accuracy(entry: Entry, seed: int) -> float:
-    """Train by FLamby's protocol and return the accuracy on the pooled test set.
-
-    15 rounds of 100 local steps with batches of 4, a logistic regression of 13 inputs, means
-    weighted by examples. Each seed has its own first model.
-    """
-    clients, test = fm.data.heart_disease(scale=entry.scale)
-    torch.manual_seed(seed)
-    objective = fm.classifier(nn.Linear(13, 1))
-    work = fm.local.sgd(objective, lr=entry.lr, steps=100, batch_size=4)
-    result = fm.run(
-        entry.build(work),
-        clients,
-        rounds=15,
-        test=test,
-        seed=seed,
-        evaluate_every=15,
-        client_tests=False,
-        progress=False,
-        workers=1,
-    )
-    return result.metrics["test_accuracy"]
-
-
-def heart_disease(seeds: Sequence[int] = SEEDS) -> str:
-    """Return chapter 1."""
-    rows = []
-    for entry in (*HEART_DISEASE.values(), POOLED):
-        found = [heart_disease_accuracy(entry, seed) for seed in seeds]
-        published = f"{entry.published:.3f}" if entry is not POOLED else "-"
-        rows.append(
-            f"| {entry.name} | {entry.lr:g} | {published} | {statistics.fmean(found):.3f} | "
-            f"{statistics.stdev(found):.3f} |"
+def wrapped(text: str) -> str:
+    """Fill paragraphs to lines of 100; headings, tables and pictures stay as they are."""
+    blocks = text.strip().split("\n\n")
+    return "\n\n".join(
+        block
+        if block.startswith(("#", "|", "!["))
+        else textwrap.fill(
+            " ".join(block.split()), 100, break_on_hyphens=False, break_long_words=False
         )
-    table = "\n".join(rows)
-    return f"""## 1. heart_disease: four hospitals
-
-FLamby (Ogier du Terrail et al., NeurIPS 2022, arXiv:2210.04620), `fed_heart_disease`: 486 patients
-of four hospitals train a logistic regression of 13 inputs; accuracy on the pooled test set of 254.
-15 rounds of 100 local steps, batches of 4, means weighted by examples. Training data are
-standardised by each hospital's own statistics, the pooled test set by the pooled training
-statistics. FedProx has mu 0.01, the adaptive servers 0.01, 0.9, 0.999 and tau 1e-8.
-
-| algorithm | local rate | published, mean of 5 seeds | ours, mean of {len(seeds)} | deviation |
-| --- | --- | --- | --- | --- |
-{table}
-
-Seeds differ in their first model, and FedAvg at this rate has not forgotten it after 15 rounds; its
-mean over 10 seeds is known to about 0.008. The last row standardises everything by pooled
-statistics, which a federation may not have, and takes a rate of its own. A test set that is scaled
-unlike the training data is what the other rows pay for.
-"""
+        for block in blocks
+    )
 
 
-CHAPTERS = (heart_disease,)
+def with_chapters(page: str, made: dict[str, str]) -> str:
+    """Return the page with some chapters made anew, in their order."""
+    old = {part[:1]: f"## {part}" for part in page.split("\n## ")[1:]}
+    return "\n\n".join(wrapped(part) for _, part in sorted((old | made).items()))
 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page, or show it."""
-    text = "\n".join([HEAD, *(chapter() for chapter in CHAPTERS)])
-    if "--print" in arguments:
-        print(text)
-    else:
+    numbers = [argument for argument in arguments if argument != "--print"]
+    unknown = [number for number in numbers if number not in CHAPTERS]
+    if unknown:
+        sys.exit(f"There is no chapter {unknown[0]!r}. There are {', '.join(CHAPTERS)}.")
+    for number in numbers or CHAPTERS:
+        made = _timed(CHAPTERS[number])
+        if "--print" in arguments:
+            print(wrapped(made), end="\n\n")
+            continue
+        # Each chapter is written when it is there: they take minutes.
+        page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+        text = f"{wrapped(HEAD)}\n\n{with_chapters(page, {number: made})}\n"
         PAGE.write_text(text, encoding="utf-8")
-        print(f"Wrote {PAGE}.")
+        print(f"Wrote chapter {number} of {PAGE}.")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ __version__ = VERSION
 
 _HOMES = {
     # The front door
+    "Evaluation": "folkmoot.train.compared:Evaluation",
     "Result": "folkmoot.train.result:Result",
     "check": "folkmoot.train.check:check",
+    "evaluate": "folkmoot.evaluation:evaluate",
+    "finetune": "folkmoot.train.alone:finetune",
     "load_result": "folkmoot.train.result:load_result",
     "process": "folkmoot.train.process:process",
     "run": "folkmoot.train.run:run",
@@ -68,6 +71,7 @@ _HOMES = {
     "metrics": "folkmoot.local.metrics",
     "optimizers": "folkmoot.optimizers",
     "sampling": "folkmoot.train.sampling",
+    "schedules": "folkmoot.schedules",
     "stopping": "folkmoot.train.stopping",
     "tree": "folkmoot.core.tree",
 }

@@ -184,6 +184,7 @@ def yogi(
     beta_2: float = 0.99,
     tau: float = 1e-3,
     v_0: float | None = None,
+    bias_correction: bool = False,
 ) -> Optimizer:
     """Let the second moment grow only as fast as it falls (FedYogi on the server).
 
@@ -194,7 +195,8 @@ def yogi(
         beta_1: Share of the last direction that is kept, in [0, 1).
         beta_2: One minus the share by which v moves, in [0, 1).
         tau: Degree of adaptivity, above 0.
-        v_0: First value of v; None is the paper's tau^2.
+        v_0: First value of v; None is the paper's tau^2, or 0 with bias correction.
+        bias_correction: Divide m and v by 1 - beta^t, as in `adam`.
     """
     _check_share(beta_2=beta_2)
 
@@ -202,7 +204,7 @@ def yogi(
         signs = trees.each("sign", trees.each("sub", v, square))
         _add_fused("addcmul_", "mul", v, square, signs, -(1 - beta_2))
 
-    return _adaptive("yogi", lr, tau, beta_1, v_0, second)
+    return _adaptive("yogi", lr, tau, beta_1, v_0, second, beta_2 if bias_correction else None)
 
 
 def _running(beta_2: float) -> Callable[[list[Tensor], list[Tensor]], None]:

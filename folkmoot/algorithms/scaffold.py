@@ -115,7 +115,12 @@ def _controlled(work: LocalWork, option: int) -> LocalWork:
         update, own = work.finish(sent, carry, seen)
         own = {key: part for key, part in own.items() if key != "shift"}
         if reach is None:
-            control = full_gradient.mean(sent, carry, seen)
+            # Without a step there was no gradient either, and the control stays.
+            moved = torch.as_tensor(seen.steps) > 0
+            found = full_gradient.mean(sent, carry, seen)
+            control = trees.map(
+                lambda new, old: torch.where(moved, new, old), found, own["control"]
+            )
             change = trees.sub(control, own["control"])
         else:
             # c_i+ - c_i = (x - y_i) / (K lr) - c; without a step the control stays.

@@ -112,6 +112,9 @@ class LocalWork(NamedTuple):
     """`model(sent, own)` -> a client's own {"params", "buffers", "counts"}; None: what was sent."""
     plain: "LocalWork | None" = None
     """The work that transforms have been put on; None where there is none."""
+    around: "Callable[[LocalWork], LocalWork] | None" = None
+    """A transform that stays outermost, as personal leaves do: what rides on them sees a whole
+    model in `start` and `step`, whichever of the two came first."""
 
     def init(self) -> Tree:
         """Return what is broadcast of the objective's first {"params", "buffers", "counts"}."""
@@ -120,7 +123,8 @@ class LocalWork(NamedTuple):
 
     def changed(self, **parts: Any) -> "LocalWork":
         """Return this work with other parts, as a transform does."""
-        return self._replace(plain=self.plain or self, **parts)
+        made = self._replace(plain=self.plain or self, **parts)
+        return self.around(made) if self.around else made
 
 
 class Task(NamedTuple):

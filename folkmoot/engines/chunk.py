@@ -233,6 +233,8 @@ def sound(updates: Update, expected: Update) -> tuple[list[int], dict[int, str]]
 
 def add_rows(total: Sum, encoded: Update, good: list[int], clients: int) -> Sum:
     """Add a chunk's encoded updates, (clients, *shape), to a sum that is written into."""
+    if not good:
+        return total
     weights = torch.as_tensor(encoded.weight, dtype=torch.float64).expand(clients)
     if len(good) < clients:
         keep = torch.tensor(good, dtype=torch.int64)

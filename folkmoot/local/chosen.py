@@ -20,18 +20,17 @@ def chosen(objective: Objective, keep: Keep) -> frozenset[str]:
     Args:
         objective: Whose model.
         keep: A pattern ("head.*"; * and ? as in file names), a class of layers (all leaves of such
-            layers), a function of a leaf's name, or a list of these.
+            layers, also of its subclasses), a function of a leaf's name, or a list of these.
 
     Raises:
         SettingsError: If one of them means no leaf; the leaves are listed.
     """
-    first = objective.init()
-    leaves = {name: name for part in first.values() for name in part}
+    leaves = {name: name for part in objective.init().values() for name in part}
     model = getattr(objective, "model", None)
     aliases = leaves if model is None else {**_aliases(model, leaves), **leaves}
     choices = keep if isinstance(keep, list | tuple | set | frozenset) else (keep,)
     if not choices:
-        raise SettingsError('personal names no leaf. Give a pattern, such as "head.*".')
+        raise SettingsError('An empty list names no leaf. Give a pattern, such as "head.*".')
     found: set[str] = set()
     for choice in choices:
         meant = _meant(choice, model, aliases)
@@ -55,11 +54,12 @@ def _meant(choice: Any, model: nn.Module | None, aliases: dict[str, str]) -> set
             for name, leaf in aliases.items()
             if any(not top or name.startswith(f"{top}.") for top in tops)
         }
-    if callable(choice):
+    # A module can be called, but not with a name.
+    if callable(choice) and not isinstance(choice, nn.Module):
         return {leaf for name, leaf in aliases.items() if choice(name)}
     raise SettingsError(
-        'Personal leaves are named by a pattern such as "head.*", a layer\'s class, or a function '
-        f"of a leaf's name, but one is {choice!r}."
+        'Leaves are named by a pattern such as "head.*", a layer\'s class, or a function of a '
+        f"leaf's name, but one is {choice!r}."
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from folkmoot.core import rng
+from folkmoot.core.tree import is_ordinary
 
 
 def _signed(value: int) -> int:
@@ -142,7 +143,9 @@ class Draws:
     def from_key(self, key: Tensor) -> Iterator[None]:
         """Give a pass all of its random numbers from a key."""
         if self.unknown or self.closely:
-            with seeded(key), KeyedDropout(key) as drops:
+            # A mapped key cannot seed; where clients are mapped, torch refuses such draws itself.
+            seed = seeded(key) if is_ordinary(key) else contextlib.nullcontext()
+            with seed, KeyedDropout(key) as drops:
                 before = torch.default_generator.get_state()
                 yield
                 moved = has_moved(before)

@@ -1,6 +1,7 @@
-"""The gradient over a client's whole data, at the model that was broadcast.
+"""The gradient over a client's whole data, at the model with which its local work begins.
 
-It is summed batch by batch over the first epoch, each batch by its rows, so that no client needs
+That is the model that was broadcast, with the client's own leaves where it has some. The gradient
+is summed batch by batch over the first epoch, each batch by its rows, so that no client needs
 memory for all of its data at once; plans of fewer steps than an epoch give the gradient over the
 batches that they reach. Batch statistics of these passes are thrown away.
 """
@@ -11,16 +12,19 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
+from folkmoot.local.composed import refuse_no_work
 
 
 def beside(work: LocalWork) -> LocalWork:
     """Take the full gradient beside a work's own steps; `mean` reads it in an outer `finish`.
 
-    Cost: one more gradient for each step of the first epoch.
+    Cost: one more gradient for each step of the first epoch; of every epoch, where clients are
+    mapped or steps are compiled.
     """
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
-        return {**work.start(sent, own, key), "full": begun(sent)}
+        carry = work.start(sent, own, key)
+        return {**carry, "full": begun(carry)}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         _add(carry["full"], outer.objective, batch)
@@ -37,14 +41,19 @@ def full_gradient(work: LocalWork) -> LocalWork:
     """Build work that takes no step: its update is the full gradient, weighted by examples.
 
     Args:
-        work: Whose objective, batches and private state are used.
+        work: Whose objective, batches, first model and private state are used; its plan's steps
+            or epochs are not: all batches of one epoch are.
 
     Returns:
-        Work whose update's value is {"gradient": a tree like the parameters}.
+        Work whose update's value is {"gradient": a tree like the broadcast parameters}.
+
+    Raises:
+        SettingsError: If `work` is none.
     """
+    refuse_no_work("full_gradient", work)
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
-        return {"full": begun(sent), "own": own}
+        return {"full": begun(work.start(sent, own, key)), "own": own}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         _add(carry["full"], outer.objective, batch)
@@ -53,28 +62,30 @@ def full_gradient(work: LocalWork) -> LocalWork:
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
         return Update({"gradient": mean(sent, carry, seen)}, seen.examples), carry["own"]
 
-    return LocalWork(
-        "gradient",
-        work.objective,
-        work.plan._replace(epochs=1, steps=None),
-        start,
-        step,
-        finish,
-        own=work.own,
+    return work.changed(
+        name="gradient",
+        plan=work.plan._replace(epochs=1, steps=None),
+        start=start,
+        step=step,
+        finish=finish,
         correct=None,
-        personal=work.personal,
-        plain=work.plain or work,
+        optimizer=None,
     )
 
 
-def begun(sent: Tree) -> Tree:
-    """Return a sum of nothing, and the model at which gradients are taken, for a carry."""
-    model = {part: sent[part] for part in ("params", "buffers", "counts")}
-    return {"sum": trees.zeros_like(sent["params"]), **model}
+def begun(carry: Tree) -> Tree:
+    """Return a sum of nothing, and a copy of the model at which gradients are taken.
+
+    Args:
+        carry: As a work's `start` has made it: its model is whole, also where clients keep leaves.
+    """
+    # A copy, for steps write into the carry's own model.
+    model = {part: trees.clone(carry[part]) for part in ("params", "buffers", "counts")}
+    return {"sum": trees.zeros_like(carry["params"]), **model}
 
 
 def mean(sent: Tree, carry: Tree, seen: Seen) -> Tree:
-    """Return the full gradient of what was sent, as a mean over examples."""
+    """Return the full gradient by what was sent, as a mean over examples."""
     shared = {name: carry["full"]["sum"][name] for name in sent["params"]}
     return trees.map(lambda leaf: leaf / seen.examples, shared)
 
@@ -85,16 +96,15 @@ def rows_of(batch: Batch) -> int | Tensor:
 
 
 def _add(full: Tree, objective: Objective, batch: Batch) -> None:
-    """Add a batch's gradient at what was sent, times its rows, in the first epoch."""
+    """Add a batch's gradient at the first model, times its rows, in the first epoch."""
     share = rows_of(batch)
     if isinstance(batch.epoch, Tensor):
         share = share * (batch.epoch == 0)
     elif batch.epoch:
         return
     gradient, _ = objective.grad(full["params"], full["buffers"], full["counts"], batch)
-    for kept, leaf in zip(
-        trees.leaves(full["sum"]), trees.aligned(full["sum"], gradient), strict=True
-    ):
+    pairs = zip(trees.leaves(full["sum"]), trees.aligned(full["sum"], gradient), strict=True)
+    for kept, leaf in pairs:
         kept.add_((leaf * share).to(kept.dtype))
 
 

@@ -6,11 +6,16 @@ count in a norm, and are there again when the client is asked the next time. All
 the first model's.
 
 What rides on a work (a pull, a control variate) sees shared leaves only: the seam between gradient
-and step is given them alone, and what it returns is put beside the personal ones. A client's own
-state holds the personal leaves under "kept".
+and step is given them alone, and what it returns is put beside the personal ones. `start` and
+`step` see the whole model, so this is the outermost transform, whenever it was put on. A client's
+own state holds the personal leaves under "kept".
 """
 
+import functools
+from collections.abc import Callable, Generator
 from typing import Any
+
+from torch import Tensor
 
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
@@ -31,29 +36,27 @@ from folkmoot.local.composed import own_of, refuse_own_models
 PARTS = ("params", "buffers", "counts")
 
 
-def personal(work: LocalWork, keep: Keep, *, first: Tree | None = None) -> LocalWork:
+def personal(work: LocalWork, keep: Keep) -> LocalWork:
     """Keep some leaves of the model with each client.
 
     Args:
         work: Any work whose model stands in its carry, such as `local.sgd(...)`.
         keep: Which leaves: a pattern such as "head.*", layer types, a predicate of the leaf's name,
             or a list of these.
-        first: A model {"params", "buffers", "counts"} whose leaves clients begin with; None is the
-            objective's own.
 
     Raises:
         SettingsError: If a pattern matches no leaf, or clients have models of their own already.
     """
     refuse_own_models("personal", work)
-    return _keeping(work, chosen(work.objective, keep), first or work.objective.init())
+    return keeping(work, chosen(work.objective, keep))
 
 
-def personalize(algorithm: Algorithm, keep: Keep, *, first: Tree | None = None) -> Algorithm:
+def personalize(algorithm: Algorithm, keep: Keep) -> Algorithm:
     """Keep some leaves with each client in everything that an algorithm does.
 
     Args:
         algorithm: Any whose clients have no models of their own.
-        keep, first: As in `personal`.
+        keep: As in `personal`.
 
     Raises:
         SettingsError: As `personal`.
@@ -61,28 +64,44 @@ def personalize(algorithm: Algorithm, keep: Keep, *, first: Tree | None = None) 
     for work in algorithm.works:
         refuse_own_models("personal", work)
     kept = chosen(algorithm.objective, keep)
-    start = first or algorithm.objective.init()
-    names = _names(start)
-    works = {work: _keeping(work, kept, start) for work in algorithm.works}
+    names = _names(algorithm.objective.init())
+
+    @functools.lru_cache
+    def known(work: LocalWork) -> LocalWork:
+        # One for good: engines remember what they know of a work.
+        return keeping(work, kept)
 
     def init() -> Tree:
         return without(algorithm.init(), kept, names)
 
     def round(state: Tree) -> Round:
         steps = algorithm.round(state)
-        try:
-            task = next(steps)
-            while True:
-                work = works.get(task.work) or _keeping(task.work, kept, start)
-                task = steps.send((yield Task(task.broadcast, work, task.aggregator)))
-        except StopIteration as done:
-            return done.value
+        # What is no round is refused by who asks for one.
+        return _asked(steps, known) if isinstance(steps, Generator) else steps
 
-    return Algorithm(algorithm.name, init, round, tuple(works.values()))
+    return Algorithm(algorithm.name, init, round, tuple(map(known, algorithm.works)))
 
 
-def _keeping(work: LocalWork, kept: frozenset[str], first: Tree) -> LocalWork:
-    """Build the work that trains the whole model and shows its shared leaves only."""
+def _asked(steps: Round, known: Callable[[LocalWork], LocalWork]) -> Round:
+    """Ask what a round asks, of works that keep their leaves."""
+    try:
+        task = next(steps)
+        while True:
+            if isinstance(task, Task) and isinstance(task.work, LocalWork):
+                task = task._replace(work=known(task.work))
+            task = steps.send((yield task))
+    except StopIteration as done:
+        return done.value
+
+
+def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
+    """Build the work that trains the whole model and shows its shared leaves only.
+
+    Args:
+        work: As in `personal`.
+        kept: Names of the leaves that stay.
+    """
+    first = work.objective.init()
     names = _names(first)
     order = {part: tuple(first[part]) for part in PARTS}
     begun = {
@@ -92,29 +111,35 @@ def _keeping(work: LocalWork, kept: frozenset[str], first: Tree) -> LocalWork:
     def own(sent: Tree) -> Tree:
         return {**own_of(work, sent), "kept": trees.clone(begun)}
 
-    def start(sent: Tree, own: Tree, key: Any) -> Tree:
+    def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
+        if "kept" not in own:
+            # A transform has been put on since, and the same leaves are kept around that.
+            return work.start(sent, own, key)
         own, mine = _apart(own)
         return {**work.start(_whole(sent, mine, order), own, key), "kept": mine}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
+        if "kept" not in carry:
+            return work.step(outer, sent, carry, batch)
         carry, mine = _apart(carry)
-        rides = outer.correct is not None and outer.correct is not unchanged
         inner = work._replace(
             objective=outer.objective,
             optimizer=outer.optimizer,
-            correct=_on_shared(outer.correct, kept, sent) if rides else outer.correct,  # type: ignore[arg-type]
+            correct=_on_shared(outer.correct, kept, sent),
         )
         return {**work.step(inner, _whole(sent, mine, order), carry, batch), "kept": mine}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
+        if "kept" not in carry:
+            return work.finish(sent, carry, seen)
         shown = {part: without(tree, kept, names) for part, tree in carry.items() if part in PARTS}
-        carry, kept_before = _apart(carry)
+        carry, before = _apart(carry)
         update, own = work.finish(sent, {**carry, **shown}, seen)
         if not work.train:
             return update, own
         # Work that takes no step has no model in its carry.
-        model = {part: carry.get(part) or kept_before[part] for part in PARTS}
-        mine: Tree = {part: {name: model[part][name] for name in begun[part]} for part in PARTS}
+        whole = {part: carry[part] if part in carry else before[part] for part in PARTS}
+        mine: Tree = {part: {name: whole[part][name] for name in begun[part]} for part in PARTS}
         # Whatever a work has made of the whole model, the personal leaves of it stay here.
         value, counts = (without(tree, kept, names) for tree in (update.value, update.counts))
         return Update(value, update.weight, counts), {**own, "kept": mine}
@@ -123,8 +148,15 @@ def _keeping(work: LocalWork, kept: frozenset[str], first: Tree) -> LocalWork:
         whole = _whole(sent, own["kept"], order)
         return {part: whole[part] for part in PARTS}
 
-    return work.changed(
-        own=own, start=start, step=step, finish=finish, personal=kept | work.personal, model=model
+    return work._replace(
+        own=own,
+        start=start,
+        step=step,
+        finish=finish,
+        personal=kept,
+        model=model,
+        plain=work.plain or work,
+        around=functools.partial(keeping, kept=kept),
     )
 
 
@@ -140,7 +172,7 @@ def without(tree: Tree, kept: frozenset[str], names: frozenset[str]) -> Tree:
     return {
         key: without(value, kept, names) if isinstance(value, dict) else value
         for key, value in tree.items()
-        if not (shaped and key in kept)
+        if isinstance(value, dict) or not (shaped and key in kept)
     }
 
 
@@ -165,14 +197,16 @@ def _whole(sent: Tree, mine: Tree, order: dict[str, tuple[str, ...]]) -> Tree:
     return {**sent, **joined}
 
 
-def _on_shared(correct: Correct, kept: frozenset[str], sent: Tree) -> Correct:
+def _on_shared(correct: Correct | None, kept: frozenset[str], sent: Tree) -> Correct | None:
     """Let a correction see shared leaves only."""
+    if correct is None or correct is unchanged:
+        return correct
 
     def shared(tree: Tree) -> Tree:
         return {name: leaf for name, leaf in tree.items() if name not in kept}
 
     def corrected(gradient: Tree, params: Tree, whole: Tree, own: Tree) -> Tree:
-        moved = correct(shared(gradient), shared(params), sent, own)
+        moved: Any = correct(shared(gradient), shared(params), sent, own)
         return {name: moved.get(name, leaf) for name, leaf in gradient.items()}
 
     return corrected

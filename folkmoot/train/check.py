@@ -17,6 +17,8 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
 from folkmoot.engines.parallel import num_cores
+from folkmoot.local.chosen import Keep
+from folkmoot.local.personal import personalize
 from folkmoot.train.census import Fault, gather, held_out_faults, look
 from folkmoot.train.check_report import CheckReport
 from folkmoot.train.evaluation import Judge, shards
@@ -48,6 +50,7 @@ def check(
     rounds: int = 1,
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
+    personal: Keep | None = None,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -64,7 +67,7 @@ def check(
         algorithm: What would be run, such as `fedavg(work)`.
         clients: Whose data, as for `run`.
         rounds: Rounds that would be run, for the estimate of time.
-        cohort, sampling, test, seed, workers, precision: As for `run`.
+        cohort, sampling, personal, test, seed, workers, precision: As for `run`.
         evaluate_every, client_tests, best: As for `run`.
         most_clients: Clients that are looked at; of more a sample, which `seed` draws.
 
@@ -84,6 +87,7 @@ def check(
         rounds=rounds, workers=workers, evaluate_every=evaluate_every, most_clients=most_clients
     )
     refuse_seed(seed)
+    algorithm, unkept = _personalized(algorithm, personal)
     gathered = gather(clients)
     federation = gathered.usable
     held_out, faults = held_out_faults(test)
@@ -91,10 +95,13 @@ def check(
         algorithm=algorithm.name,
         rounds=rounds,
         clients=len(gathered.ids),
-        faults=(*gathered.faults, *faults),
+        faults=(*gathered.faults, *faults, *unkept),
     )
     if federation is None:
         return report
+    if algorithm.works[0].personal:
+        # Its examples have been looked at, but there is no global model to judge by them.
+        held_out = None
     setting = Setting(federation, seed, shards(held_out, algorithm.objective))
     expected, faults = _sampling_faults(gathered.ids, sampling, cohort, seed)
     judged = client_tests and federation.has_tests
@@ -131,7 +138,7 @@ def _with_model(
     held, target = report.held, getattr(algorithm.objective, "target", None)
     ignored = getattr(algorithm.objective, "ignored", None)
     example = setting.clients[held[0].id].train
-    classes = classes_of(algorithm.objective, algorithm.init(), example)
+    classes = classes_of(algorithm.objective, algorithm.objective.init(), example)
     problems, cautions = label_faults(held, held_out, classes, target, ignored)
     # A label without an output makes the step fail as well; saying so once is enough.
     tried = try_clients(
@@ -175,6 +182,14 @@ def _chosen(federation: ClientData, seed: int, most: int) -> list[ClientId]:
     generator = rng.generator(rng.derive(seed, purpose="checked clients"))
     places = generator.choice(len(federation), most, replace=False).tolist()
     return [federation.ids[place] for place in sorted(places)]
+
+
+def _personalized(algorithm: Algorithm, personal: Keep | None) -> tuple[Algorithm, list[Fault]]:
+    """Return the algorithm whose clients keep leaves, or why they cannot."""
+    try:
+        return (algorithm if personal is None else personalize(algorithm, personal)), []
+    except SettingsError as error:
+        return algorithm, [Fault("settings", str(error))]
 
 
 def _sampling_faults(

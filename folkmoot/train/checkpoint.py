@@ -2,12 +2,13 @@
 
 One safetensors file a round, under a temporary name until it is on the disk, so that a kill at any
 instant leaves the previous one. The two newest are kept. Each vouches for all of its bytes with a
-sha256, so that a damaged one is found, reported, and the one before it used.
+sha256, so that a damaged one is found, reported, and the one before it used. Private states of
+clients are not in it, but in files of their own, which it names by their sha256: each is written
+once, however many checkpoints name it.
 """
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any, NamedTuple
 from folkmoot.core import wire
 from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
+from folkmoot.train.folders import write_atomically
 from folkmoot.train.loop import Snapshot
 from folkmoot.train.states import ClientStates
+from folkmoot.train.store import CLIENT_MEMORY, KEPT, Store, remove_unused
 
-_KEPT = 2
 _NAMES = "checkpoint-*.safetensors"
+_STATES = "states"
+"""The folder of private states, beside the checkpoints."""
 _SUM = "sha256"
 _BLANK = "0" * 64
 """Stands in the file's metadata while its sum is taken."""
@@ -39,25 +43,47 @@ class Stored(NamedTuple):
     """History, the best round and its score, and what the program was."""
 
 
+def store_of(
+    folder: Path | None, memory_bytes: int = CLIENT_MEMORY, save: str | Path | None = None
+) -> Store:
+    """Return where private states lie: with the checkpoints if there are any.
+
+    Args:
+        folder: Where checkpoints lie; None for nowhere.
+        memory_bytes: As for `Store`.
+        save: Where the finished run will lie, which has room for a temporary folder.
+    """
+    if folder is None:
+        return Store(memory_bytes, beside=None if save is None else Path(save))
+    return Store(memory_bytes, folder / _STATES)
+
+
 def save_checkpoint(folder: Path, stored: Stored) -> Path:
-    """Write a checkpoint atomically and remove all but the two newest."""
+    """Write a checkpoint atomically and remove all but the two newest.
+
+    Args:
+        folder: Where checkpoints lie.
+        stored: Its private states are in the folder's store.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     snapshot = stored.snapshot
-    owners = list(snapshot.own)
+    files, places = snapshot.own.named()
     tree = {
         "state": snapshot.state,
         "codecs": snapshot.codecs,
-        "own": {f"{place}": snapshot.own[client] for place, client in enumerate(owners)},
+        "places": places,
         "best": stored.best,
     }
-    header = {"round": snapshot.round, "owners": owners, "facts": stored.facts}
+    owners = list(snapshot.own)
+    header = {"round": snapshot.round, "owners": owners, "files": files, "facts": stored.facts}
     path = folder / f"checkpoint-{snapshot.round:07d}.safetensors"
     write_atomically(
         path, sealed(wire.to_bytes(tree, {_SUM: _BLANK, "folkmoot": json.dumps(header)}))
     )
     # A kill in the midst of writing leaves a file under its temporary name.
-    for old in [*sorted(folder.glob(_NAMES))[:-_KEPT], *folder.glob(f".{_NAMES}.*")]:
+    for old in [*sorted(folder.glob(_NAMES))[:-KEPT], *folder.glob(f".{_NAMES}.*")]:
         old.unlink(missing_ok=True)
+    remove_unused(folder / _STATES)
     return path
 
 
@@ -92,18 +118,23 @@ def begin_anew(folder: Path, finished: Path) -> None:
     finished.unlink(missing_ok=True)
     for path in old:
         path.unlink()
+    remove_unused(folder / _STATES)
 
 
-def load_checkpoint(folder: Path) -> Stored | None:
+def load_checkpoint(folder: Path, store: Store | None = None) -> Stored | None:
     """Return the newest checkpoint that can be read; None where there is none at all.
+
+    Args:
+        folder: Where checkpoints lie.
+        store: From `store_of`, to go on with.
 
     Raises:
         CheckpointError: If there are checkpoints and none can be read.
     """
-    faults = []
+    store, faults = store or store_of(folder), []
     for path in sorted(folder.glob(_NAMES), reverse=True):
         try:
-            stored = _read(path)
+            stored = _read(path, store)
         except (CheckpointError, LookupError, TypeError, ValueError, OSError) as error:
             faults.append(f"{path.name}: {error}")
             continue
@@ -122,13 +153,13 @@ def load_checkpoint(folder: Path) -> Stored | None:
     return None
 
 
-def _read(path: Path) -> Stored:
+def _read(path: Path, store: Store) -> Stored:
     data = path.read_bytes()
     tree, metadata = wire.from_bytes(data)
     refuse_damage(data, metadata[_SUM])
     header = json.loads(metadata["folkmoot"])
-    own = {client: tree["own"][f"{place}"] for place, client in enumerate(header["owners"])}
-    snapshot = Snapshot(header["round"], tree["state"], tree["codecs"], ClientStates(own))
+    own = ClientStates.read(store, header["owners"], header["files"], tree["places"])
+    snapshot = Snapshot(header["round"], tree["state"], tree["codecs"], own)
     return Stored(snapshot, tree["best"], header["facts"])
 
 
@@ -138,9 +169,11 @@ def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
     Raises:
         SettingsError: Naming each setting that differs, with both values.
     """
+    # What a run says of itself comes before what its functions hold.
+    names = sorted({**now, **stored}, key=lambda name: "." in name)
     changed = [
         f"{name} was {stored.get(name)!r} and is {now.get(name)!r}"
-        for name in {**now, **stored}
+        for name in names
         if stored.get(name) != now.get(name) and name not in _FREE
     ]
     if changed:
@@ -149,18 +182,3 @@ def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
             f"The checkpoint belongs to another program: {'; '.join(changed[:_MOST_NAMED])}{more}. "
             "Restore these settings, or choose another folder."
         )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

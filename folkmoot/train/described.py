@@ -42,6 +42,9 @@ def described(value: Any) -> dict[str, Plain]:
 
 
 def _walk(path: str, value: Any, seen: dict[int, Any]) -> Iterator[tuple[str, Plain]]:
+    if isinstance(value, set | frozenset):
+        # Their order changes from process to process.
+        value = tuple(sorted(value, key=repr))
     if value is None or isinstance(value, bool | int | str):
         yield path, value
     elif isinstance(value, float):

@@ -46,6 +46,7 @@ def program_facts(
         "expected_cohort": expected,
         "seed": seed,
         "precision": precision,
+        **({"personal": sorted(work.personal)} if work.personal else {}),
     }
 
 

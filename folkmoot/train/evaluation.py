@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from folkmoot.aggregators import total
 from folkmoot.core import rng
@@ -48,6 +48,8 @@ class ClientResult:
     """What the metrics were made from; NaN where they are not finite."""
     make: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
     """Builds the client's model."""
+    leaves: Callable[[], dict[str, Tensor]] | None = field(default=None, compare=False, repr=False)
+    """Reads those leaves of its model's state dict that the global model has otherwise."""
 
     @property
     def model(self) -> nn.Module:
@@ -145,9 +147,10 @@ class Judge:
         self.num_shards = 0 if trained.personal else len(setting.held_out)
         self.judged = chosen_clients(setting.clients, setting.seed) if client_tests else []
         if metric is not None and not self.num_shards and not self.judged:
+            held_out = "" if trained.personal else "held-out examples (test=), or "
             raise SettingsError(
-                f"best={metric!r} has nothing to judge models by. Give held-out examples (test=), "
-                "or clients with tests of their own."
+                f"best={metric!r} has nothing to judge models by. Give {held_out}clients with "
+                "tests of their own."
             )
         self.best = self._first_best(metric)
 
@@ -194,10 +197,13 @@ def chosen_clients(clients: Mapping[ClientId, Any], seed: int) -> list[ClientId]
 
 
 def spread(results: Mapping[ClientId, ClientResult], metrics: Sequence[Metric]) -> dict[str, float]:
-    """Summarise clients: value over all rows, quantiles over clients, mean of the worst tenth.
+    """Summarise clients: value over all rows; over clients quantiles, worst tenth and deviation.
 
-    A client without a value, such as F1 where no row is positive, has none in the quantiles; one
-    that is not finite makes all of them NaN.
+    A client without a value, such as F1 where no row is positive, counts in the first alone; one
+    that is not finite makes all of them NaN. The deviation is the root of the mean squared distance
+    from the clients' mean, each counting once: how unfair a model is (arXiv:1905.10497, section 4).
+    There is no gap of best and worst, which grows with the number of clients, and no index such as
+    Jain's, which says another thing of an error than of an accuracy.
 
     Args:
         results: Each client's metrics and sums.
@@ -219,4 +225,5 @@ def spread(results: Mapping[ClientId, ClientResult], metrics: Sequence[Metric]) 
         row[f"{name}_median"] = float(middle)
         row[f"{name}_p90"] = float(high)
         row[f"{name}_worst_decile"] = float(worst[: max(1, len(worst) // 10)].mean())
+        row[f"{name}_std"] = float(values.std())
     return row

@@ -1,5 +1,6 @@
-"""Whether a run can be kept where it shall be, found out before its first round."""
+"""Whether a run can be kept where it shall be, found out before round 1; and writing there."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -50,3 +51,23 @@ def refuse_unwritable(option: str, folder: Path) -> None:
             f"The run cannot be kept in {folder}: {type(error).__name__}, {error.strerror}. Name "
             f"another folder by {option}."
         ) from error
+
+
+def write_atomically(path: Path, *data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash.
+
+    Args:
+        path: Its folder is there.
+        data: Its bytes, in pieces.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.writelines(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

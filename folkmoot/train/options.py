@@ -62,6 +62,15 @@ def refuse_seed(seed: Any) -> None:
         raise SettingsError(f"seed must be a whole number, but is {seed!r}.")
 
 
+def refuse_memory(client_memory: Any) -> None:
+    """Refuse what is no number of bytes."""
+    if not _is_whole(client_memory) or client_memory < 0:
+        raise SettingsError(
+            "client_memory must be a whole number of bytes, 0 or more, but is "
+            f"{client_memory!r}: 2**30 is a gibibyte."
+        )
+
+
 def refuse_functions(stop: Any, callbacks: Any) -> None:
     """Refuse what cannot be called after a round."""
     if stop is not None and not callable(stop):

@@ -43,7 +43,7 @@ class Outcome:
     history: list[Row]
     """A row a round: who answered, seconds, bytes, and metrics where the round was evaluated."""
     clients: dict[ClientId, ClientResult]
-    """The final model on each client's own test examples, by id."""
+    """The final model on each client's own test examples, or the client's own model, by id."""
     settings: dict[str, Any]
     """What was asked for, as plain JSON."""
     times: Times
@@ -81,6 +81,11 @@ class Outcome:
         return metrics_of(
             next((row for row in self.history if row["round"] == self.best.round), {})
         )
+
+    @property
+    def judged(self) -> dict[ClientId, ClientResult]:
+        """Those of the clients whose model was judged; others have a model of their own only."""
+        return {client: found for client, found in self.clients.items() if found.metrics}
 
     @property
     def traffic(self) -> Traffic:

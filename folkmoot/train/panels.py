@@ -30,7 +30,7 @@ def panels(figure: Any, outcome: Outcome) -> None:
     """Lay out what there is: the metric to the left, loss and clients to the right."""
     names = metric_names(outcome)
     second = "loss" if "loss" in names[1:] else next(iter(names[1:]), None)
-    right = [name for name, there in (("second", second), ("clients", outcome.clients)) if there]
+    right = [name for name, there in (("second", second), ("clients", outcome.judged)) if there]
     places = [["main", name] for name in right] or [["main"]]
     axes = figure.subplot_mosaic(places, width_ratios=[2.1, 1][: len(places[0])])
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
@@ -38,7 +38,7 @@ def panels(figure: Any, outcome: Outcome) -> None:
     if second:
         _second(axes["second"], outcome, second)
         axes["second"].set_xlabel("round", color=MUTED)
-    if outcome.clients:
+    if outcome.judged:
         _histogram(axes["clients"], outcome, chosen_metric(outcome))
 
 
@@ -89,7 +89,7 @@ def _second(axes: Any, outcome: Outcome, metric: str) -> None:
 
 def _histogram(axes: Any, outcome: Outcome, metric: str) -> None:
     """Draw how many clients have which value of the final model's metric."""
-    every = np.array([client.metrics[metric] for client in outcome.clients.values()])
+    every = np.array([client.metrics[metric] for client in outcome.judged.values()])
     values = every[np.isfinite(every)]
     lost = len(every) - len(values)
     _titles(axes, f"{metric} of {plural(len(every), 'client')}", f"{lost:,} NaN" if lost else "")
@@ -104,6 +104,10 @@ def _histogram(axes: Any, outcome: Outcome, metric: str) -> None:
     for style, value in lines.items():
         if math.isfinite(value):
             axes.axvline(value, color=CLIENTS, linewidth=1.4, linestyle=style)
+    deviation = outcome.metrics.get(f"clients_{metric}_std", math.nan)
+    if math.isfinite(deviation):
+        low, high = axes.get_ylim()
+        _label(axes, [((low + high) / 2, f"std {number(deviation)}", CLIENTS)])
 
 
 def _edges(values: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from folkmoot.core.errors import SettingsError
 from folkmoot.data.picture import keep_out_of_home
-from folkmoot.train.checkpoint import write_atomically
+from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.panels import CLIENTS, HELD_OUT, INK, LINE, MUTED, PAPER, main_panel, panels
 from folkmoot.train.summary import chosen_metric, headline, plural

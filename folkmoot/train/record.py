@@ -6,6 +6,7 @@
 | `settings.json`, `environment.json` | what was asked for; versions, machine, digests of the code |
 | `history.jsonl`, `metrics.csv` | a row a round, whole, and as a table |
 | `clients.csv` | the final model on each client's own test examples |
+| `clients/` | what differs of clients' own models from the global one, where they have some |
 | `model.safetensors`, `best_model.safetensors` | state dicts; the second only where it differs |
 | `state.safetensors` | what the algorithm keeps beside the model |
 
@@ -31,9 +32,10 @@ from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import CheckpointError
 from folkmoot.core.tree import Tree
 from folkmoot.data.digest import digest_of
-from folkmoot.train.checkpoint import write_atomically
 from folkmoot.train.evaluation import ClientResult
+from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import METRICS, Outcome, Times
+from folkmoot.train.own_models import Leaves, read_own_models, write_own_models
 from folkmoot.train.stopping import Best, Row
 
 _FORMAT = 1
@@ -58,9 +60,10 @@ def write_record(folder: Path, outcome: Outcome) -> None:
         "environment.json": _json_bytes(outcome.environment),
         "history.jsonl": b"".join(_json_bytes(row, indent=None) for row in outcome.history),
         "metrics.csv": _csv_bytes(map(_measured, outcome.table())),
-        "clients.csv": _csv_bytes(map(_client_row, outcome.clients.values())),
+        "clients.csv": _csv_bytes(_client_rows(outcome)),
         "summary.json": _json_bytes(_summary(outcome)),
     }
+    write_own_models(folder, outcome.clients)
     for name, data in files.items():
         write_atomically(folder / name, data)
 
@@ -75,10 +78,11 @@ def read_record(folder: Path) -> Outcome:
     model = _read(folder, "model.safetensors", _tensors)
     has_best = (folder / "best_model.safetensors").exists()
     identify = int if summary["client_ids"] == "integers" else str
+    own = read_own_models(folder)
     return Outcome(
         best=Best(**_with_numbers(summary["best"], "value")),
         history=_read(folder, "history.jsonl", _rows),
-        clients=_read(folder, "clients.csv", lambda data: _clients(data, identify)),
+        clients=_read(folder, "clients.csv", lambda data: _clients(data, identify, own)),
         settings=_read(folder, "settings.json", json.loads),
         times=Times(**summary["times"]),
         ended=summary["ended"],
@@ -192,16 +196,24 @@ def _measured(row: Row) -> Row:
     return row | empty
 
 
-def _client_row(client: ClientResult) -> Row:
-    return {"id": client.id, "examples": client.examples, **client.metrics}
+def _client_rows(outcome: Outcome) -> Iterable[Row]:
+    """Return a row for each client; metrics are empty of one that has a model and no tests."""
+    clients = outcome.clients.values()
+    empty = dict.fromkeys(name for client in clients for name in client.metrics)
+    return (
+        {"id": client.id, "examples": client.examples, **empty, **client.metrics}
+        for client in clients
+    )
 
 
-def _clients(data: bytes, identify: Callable[[str], ClientId]) -> dict[ClientId, ClientResult]:
+def _clients(
+    data: bytes, identify: Callable[[str], ClientId], own: Mapping[ClientId, Leaves]
+) -> dict[ClientId, ClientResult]:
     found: dict[ClientId, ClientResult] = {}
     for row in csv.DictReader(io.StringIO(data.decode(), newline="")):
         client, examples = identify(row.pop("id")), int(row.pop("examples"))
-        metrics = {name: float(value) for name, value in row.items()}
-        found[client] = ClientResult(client, examples, metrics)
+        metrics = {name: float(value) for name, value in row.items() if value}
+        found[client] = ClientResult(client, examples, metrics, leaves=own.get(client))
     return found
 
 

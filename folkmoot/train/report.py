@@ -10,19 +10,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from folkmoot.train.checkpoint import write_atomically
 from folkmoot.train.evaluation import ClientResult
+from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.plot import inline_svg
 from folkmoot.train.style import CARD_CSS, PAGE_CSS
 from folkmoot.train.summary import (
-    NOT_EVALUATED,
     Scores,
     chosen_metric,
     duration,
     facts,
     headline,
     last_evaluated,
+    not_evaluated,
     number,
     plural,
     scores,
@@ -51,7 +51,7 @@ def page(outcome: Outcome) -> str:
         _numbers(outcome),
         _picture(outcome),
         _section("Time and traffic", _time(outcome)),
-        _section("Clients", _clients(outcome)) if outcome.clients else "",
+        _section("Clients", _clients(outcome)) if outcome.judged else "",
         _section("Left out", _left_out(outcome)),
         _section("Settings", _listed(_flat(outcome.settings))),
         _section("Environment", _listed(_flat(outcome.environment))),
@@ -119,7 +119,7 @@ def _numbers(outcome: Outcome) -> str:
             found += [(f"best {metric}", number(best), f"in round {outcome.best.round:,}")]
     worst = outcome.metrics.get(f"clients_{metric}_worst_decile")
     if worst is not None:
-        found += [("worst decile", number(worst), f"of {plural(len(outcome.clients), 'client')}")]
+        found += [("worst decile", number(worst), f"of {plural(len(outcome.judged), 'client')}")]
     asked = sum(row["asked"] for row in outcome.history)
     answered = sum(row["answered"] for row in outcome.history)
     found += [
@@ -136,7 +136,10 @@ def _numbers(outcome: Outcome) -> str:
 
 
 def _picture(outcome: Outcome) -> str:
-    said = "Shaded: from p10 to p90 of the clients. Dashed: the mean of their worst decile."
+    said = (
+        "Shaded: from p10 to p90 of the clients. Dashed: the mean of their worst decile. std: the "
+        "standard deviation over clients, each counting once."
+    )
     caption = f'<figcaption class="muted">{said}</figcaption>' if spreads(outcome).rows else ""
     drawn = f"<figure>{inline_svg(outcome)}{caption}</figure>" if outcome.history else ""
     return f"<section>\n{drawn}\n{_scores(outcome)}\n</section>"
@@ -145,7 +148,7 @@ def _picture(outcome: Outcome) -> str:
 def _scores(outcome: Outcome) -> str:
     """Return final and best metrics, and their spread over clients, side by side."""
     if not outcome.metrics:
-        return f"<p>{NOT_EVALUATED}</p>"
+        return f"<p>{escape(not_evaluated(outcome))}</p>"
     tables = _scored("", scores(outcome))
     if spreads(outcome).rows:
         tables += _scored("clients' own tests", spreads(outcome))
@@ -196,7 +199,7 @@ def _clients(outcome: Outcome) -> str:
         value, loss = client.metrics[metric], client.metrics.get("loss", 0.0)
         return (-math.inf, 0.0) if math.isnan(value) else (sign * value, -loss)
 
-    order = sorted(outcome.clients.values(), key=rank)
+    order = sorted(outcome.judged.values(), key=rank)
     if len(order) <= 2 * _MOST_CLIENTS:
         return _ranked(f"All {len(order):,}, worst first", order, metric)
     worst = _ranked(f"Worst {_MOST_CLIENTS}", order[:_MOST_CLIENTS], metric)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
 from folkmoot.data.digest import digest_of
 from folkmoot.local.composed import own_of
 from folkmoot.train.evaluation import ClientResult, model_of
 from folkmoot.train.outcome import Outcome, Times
+from folkmoot.train.own_models import differing
 from folkmoot.train.record import plain, read_record, write_record
 from folkmoot.train.standing import Program, Standing
 from folkmoot.train.summary import as_text, chosen_metric, number
@@ -30,6 +33,10 @@ class Result(Outcome):
 
     modules: tuple[nn.Module, nn.Module] | None = None
     """The final and the best model, or None where their class is not known."""
+    program: Program | None = None
+    """What the run did; None where the result was read from a folder."""
+    base: "Result | None" = None
+    """The run whose global model this one began with, where it fine-tunes one."""
 
     @property
     def model(self) -> nn.Module:
@@ -140,7 +147,23 @@ def load_result(folder: str | Path, model: nn.Module | None = None) -> Result:
         best = copy.deepcopy(model)
         best.load_state_dict(outcome.best_state_dict)
         modules = (model, best)
+        outcome.clients.update(
+            {
+                client: dataclasses.replace(
+                    found, make=functools.partial(_filled, model, outcome, found)
+                )
+                for client, found in outcome.clients.items()
+            }
+        )
     return Result(**vars(outcome), modules=modules)
+
+
+def _filled(model: nn.Module, outcome: Outcome, client: ClientResult) -> nn.Module:
+    """Return a copy of a module with the weights of one client's model."""
+    filled = copy.deepcopy(model).eval()
+    filled.load_state_dict(outcome.state_dict)
+    filled.load_state_dict(client.leaves() if client.leaves else {}, strict=False)
+    return filled
 
 
 def _check_model(model: Any, state_dict: dict[str, Tensor]) -> None:
@@ -180,7 +203,7 @@ def result_of(
     return Result(
         best=standing.best,
         history=standing.history,
-        clients=_clients(program, standing),
+        clients=_clients(program, standing, weights),
         settings=plain(settings),
         times=_times(standing, total_s),
         ended=standing.ended,
@@ -190,30 +213,38 @@ def result_of(
         else _weights(modules[1]),
         state=state,
         modules=modules,
+        program=program,
     )
 
 
-def _clients(program: Program, standing: Standing) -> dict[ClientId, ClientResult]:
+def _clients(
+    program: Program, standing: Standing, weights: Mapping[str, Tensor]
+) -> dict[ClientId, ClientResult]:
     """Return what is known of each client that was judged, or has a model of its own."""
-    work, snapshot = program.algorithm.works[0], standing.snapshot
+    (work, *_), objective = program.algorithm.works, program.algorithm.objective
+    state, own, judged = standing.snapshot.state, standing.snapshot.own, standing.judged
+
+    def model(client: ClientId) -> Tree:
+        if work.model is None:
+            return state
+        kept = own.get(client)
+        return work.model(state, own_of(work, state) if kept is None else kept)
 
     def make(client: ClientId) -> nn.Module:
-        if work.model is None:
-            return program.algorithm.objective.module(snapshot.state)
-        own = snapshot.own.get(client)
-        own = own_of(work, snapshot.state) if own is None else own
-        return program.algorithm.objective.module(work.model(snapshot.state, own))
+        return objective.module(model(client))
 
-    judged = standing.judged
-    known = sorted({*judged, *(snapshot.own if work.model else ())})
+    def leaves(client: ClientId) -> dict[str, Tensor]:
+        return differing(model(client), weights)
+
     return {
         # Their sums are for adding up; what they make is here.
         client: dataclasses.replace(
             judged.get(client, ClientResult(client, 0, {})),
             sums={},
             make=functools.partial(make, client),
+            leaves=functools.partial(leaves, client) if work.model else None,
         )
-        for client in known
+        for client in sorted({*judged, *(own if work.model else ())})
     }
 
 

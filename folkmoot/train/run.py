@@ -15,6 +15,7 @@ from folkmoot.engines.clock import now
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.train.check import EVALUATIONS, check
+from folkmoot.train.checkpoint import store_of
 from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
@@ -24,6 +25,7 @@ from folkmoot.train.options import (
     refuse_engine,
     refuse_folders,
     refuse_functions,
+    refuse_memory,
     refuse_no_algorithm,
     refuse_numbers,
     refuse_seed,
@@ -43,6 +45,7 @@ from folkmoot.train.standing import (
     refuse_nothing_learnt,
 )
 from folkmoot.train.stopping import Stop
+from folkmoot.train.store import CLIENT_MEMORY
 
 
 def run(
@@ -68,6 +71,7 @@ def run(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1,
     resume: bool = False,
+    client_memory: int = CLIENT_MEMORY,
     save: str | Path | None = None,
     name: str | None = None,
     **unknown: Any,
@@ -111,6 +115,9 @@ def run(
         checkpoint_every: Rounds between checkpoints.
         resume: Go on from the folder's newest checkpoint, with the bits of a run that never
             stopped; begins anew where there is none.
+        client_memory: Bytes of clients' private states (control variates, models of their own)
+            that stay in memory, beside those of the last round. The others are written to the
+            folder of checkpoints; without one, to a temporary folder, in `save` if that is given.
         save: Folder for the finished run: settings, history, model, picture and report.
         name: What the run is called in reports.
 
@@ -138,9 +145,8 @@ def run(
     refuse_seed(seed)
     refuse_functions(stop, callbacks)
     refuse_folders(resume, checkpoint, save)
+    refuse_memory(client_memory)
     refuse_engine(engine, workers)
-    if personal is not None:
-        algorithm = personalize(algorithm, personal)
     front = current()
     workers, progress = front.workers or workers, front.progress or progress
     if front.checks:
@@ -150,6 +156,7 @@ def run(
             rounds=rounds,
             cohort=cohort,
             sampling=sampling,
+            personal=personal,
             test=test,
             seed=seed,
             workers=workers,
@@ -159,6 +166,8 @@ def run(
             best=best,
         )
         raise Checked(report)
+    if personal is not None:
+        algorithm = personalize(algorithm, personal)
     name = name or front.name or algorithm.name
     place = front.place(name) if front.place else None
     stored = checked_folders(checkpoint, save, place)
@@ -181,6 +190,7 @@ def run(
         stored,
         checkpoint_every,
         identity_of(facts, algorithm, drawn, judge),
+        store_of(stored, client_memory, save),
     )
     opener = engine or auto(algorithm, rounds, workers, exact=exact)
     begun = now()

@@ -24,7 +24,9 @@ from folkmoot.train.described import described
 from folkmoot.train.evaluation import ClientResult, Judge, model_of
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 from folkmoot.train.sampling import Sampling, draw_cohort
+from folkmoot.train.states import ClientStates
 from folkmoot.train.stopping import Best, Row, Stop, improves, why_stop
+from folkmoot.train.store import Store
 
 _MOST_SKIPPED = 3
 
@@ -45,6 +47,8 @@ class Program(NamedTuple):
     checkpoint_every: int
     identity: dict[str, Any]
     """What a checkpoint must agree with to be gone on from."""
+    store: Store
+    """Where clients' private states lie."""
 
 
 class Standing(NamedTuple):
@@ -68,11 +72,12 @@ def begin(program: Program, resume: bool) -> Standing:
         CheckpointError: If what was stored cannot be read.
         SettingsError: If it belongs to another program, or a run that can go on would be lost.
     """
-    stored = load_checkpoint(program.folder) if program.folder and resume else None
+    stored = load_checkpoint(program.folder, program.store) if program.folder and resume else None
     if stored is None:
         if program.folder:
             begin_anew(program.folder, program.folder.parent / "summary.json")
-        return Standing(first_snapshot(program.algorithm), [], program.judge.best, {})
+        first = first_snapshot(program.algorithm)._replace(own=ClientStates(store=program.store))
+        return Standing(first, [], program.judge.best, {})
     refuse_other_program(stored.facts["program"], program.identity)
     best, history = Best(*stored.facts["best"]), stored.facts["history"]
     return Standing(stored.snapshot, history, best, stored.best, _why_stop(program, history))

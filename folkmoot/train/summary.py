@@ -13,13 +13,15 @@ from folkmoot.train.outcome import Outcome
 
 _WIDTH = 80
 _REASONS = 3
+_LEAVES = 3
 _VERSIONS = ("folkmoot", "torch", "numpy", "python")
 _SPREAD = {
-    "all together": "",
+    "all\ntogether": "",
     "p10": "_p10",
     "median": "_median",
     "p90": "_p90",
-    "worst decile": "_worst_decile",
+    "worst\ndecile": "_worst_decile",
+    "std": "_std",
 }
 
 
@@ -49,12 +51,18 @@ def scores(outcome: Outcome) -> Scores:
 def spreads(outcome: Outcome) -> Scores:
     """Return how each final metric spreads over clients' own tests; no rows without such tests."""
     last = outcome.metrics
+    names = [metric for metric in metric_names(outcome) if f"clients_{metric}" in last]
+    # A stored run of an earlier version has fewer columns.
+    there = {
+        heading: end
+        for heading, end in _SPREAD.items()
+        if any(f"clients_{metric}{end}" in last for metric in names)
+    }
     rows = [
-        (metric, [last.get(f"clients_{metric}{end}", math.nan) for end in _SPREAD.values()])
-        for metric in metric_names(outcome)
-        if f"clients_{metric}" in last
+        (metric, [last.get(f"clients_{metric}{end}", math.nan) for end in there.values()])
+        for metric in names
     ]
-    return Scores(list(_SPREAD), rows)
+    return Scores(list(there), rows)
 
 
 def metric_names(outcome: Outcome) -> list[str]:
@@ -101,6 +109,7 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
     fingerprint = str(settings.get("data_fingerprint", ""))[:12]
     found = [("ended early", outcome.ended)] if outcome.ended else []
     found += [
+        ("personal", _personal(settings)),
         ("left out", _left_out(outcome)),
         ("time", _time(outcome)),
         (
@@ -118,6 +127,14 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{what} {where[what]}" for what in _VERSIONS if what in where)),
     ]
     return [(what, text) for what, text in found if text]
+
+
+def _personal(settings: Mapping[str, Any]) -> str:
+    """Say which leaves stay with clients, and so what of the run was not judged."""
+    leaves = settings.get("personal", [])
+    more = f" and {len(leaves) - _LEAVES} more" if len(leaves) > _LEAVES else ""
+    named = f"{', '.join(leaves[:_LEAVES])}{more}"
+    return f"{named}\nno model is everybody's, so test= is not judged" if leaves else ""
 
 
 def _said(settings: Mapping[str, Any], *names: str) -> str:
@@ -168,7 +185,7 @@ def as_text(outcome: Outcome) -> str:
         console.print(_table("", scores(outcome)))
         console.print()
     else:
-        console.print(Text(f"{NOT_EVALUATED}\n"))
+        console.print(Text(f"{not_evaluated(outcome)}\n"))
     if spreads(outcome).rows:
         console.print(_table("clients' own tests", spreads(outcome)))
         console.print()
@@ -187,13 +204,16 @@ def _table(corner: str, found: Scores) -> Table:
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column(corner, width=width, vertical="bottom")
     for heading in found.columns:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", vertical="bottom")
     for metric, values in found.rows:
         table.add_row(Text(metric), *map(number, values))
     return table
 
 
-NOT_EVALUATED = "No round was evaluated: give fm.run() test=, or clients with tests of their own."
+def not_evaluated(outcome: Outcome) -> str:
+    """Say why a run has no metrics, and what would give it some."""
+    held_out = "" if outcome.settings.get("personal") else "test=, or "
+    return f"No round was evaluated: give fm.run() {held_out}clients with tests of their own."
 
 
 def number(value: float) -> str:

@@ -21,7 +21,7 @@ from folkmoot.local.diagnose import explain
 from folkmoot.train.attempt import attempt
 from folkmoot.train.census import Fault, Held, Signature, named, spelled
 from folkmoot.train.check_report import Cost
-from folkmoot.train.evaluation import MOST_CLIENTS, model_of
+from folkmoot.train.evaluation import MOST_CLIENTS
 from folkmoot.train.gradient import nothing_learnt, watched
 from folkmoot.train.labels import TEST_SET
 from folkmoot.train.loop import first_snapshot, run_round
@@ -163,7 +163,7 @@ def cost_of(
 
     def once() -> float:
         run_round(algorithm, snapshot, probe, cohort, setting.seed)
-        return _judge_s(algorithm, setting, held, snapshot.state, client_tests)
+        return _judge_s(algorithm, setting, held, client_tests)
 
     judge_s = attempt(once)
     if isinstance(judge_s, Exception):
@@ -186,7 +186,7 @@ def cost_of(
         total_s=rounds * round_s + evaluations * judge_s / streams,
         download_bytes=round(expected * sum(exchange.download_bytes for exchange in exchanges)),
         upload_bytes=round(expected * sum(exchange.upload_bytes for exchange in exchanges)),
-        model_bytes=trees.num_bytes(model_of(snapshot.state)),
+        model_bytes=trees.num_bytes(algorithm.objective.init()),
         server_bytes=trees.num_bytes(snapshot.state) + moved,
         stream_bytes=largest.carry_bytes
         + largest.activation_bytes
@@ -196,9 +196,10 @@ def cost_of(
 
 
 def _judge_s(
-    algorithm: Algorithm, setting: Setting, held: Sequence[Held], state: Tree, client_tests: bool
+    algorithm: Algorithm, setting: Setting, held: Sequence[Held], client_tests: bool
 ) -> float:
     """Return about how long one stream takes to judge the model once."""
+    state = algorithm.objective.init()
 
     def measured_s(rows: Tree) -> float:
         batch, best = Batch(trees.clone(rows), None, as_tensor(0), 0), float("inf")

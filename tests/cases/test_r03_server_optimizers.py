@@ -53,3 +53,42 @@ def test_fedavg_with_that_server_gives_its_row(name, line, pull, one_round):
         snapshot, _ = one_round(algorithm, clients, snapshot)
         found = snapshot.state["params"]["w"].tolist()
         assert found == pytest.approx(expected, abs=CASE["tolerance"])
+
+
+NAMED = {
+    "fedadam_v0=0": (fm.fedadam, {"v_0": 0.0, **BETAS}),
+    "fedadam_v0=tau^2": (fm.fedadam, BETAS),
+    "fedyogi_v0=0": (fm.fedyogi, {"v_0": 0.0, **BETAS}),
+    "fedadagrad_beta1=0_v0=0": (fm.fedadagrad, {"v_0": 0.0}),
+    "fedadam_bias_corrected_v0=0": (fm.fedadam, {"bias_correction": True, **BETAS}),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_algorithm_of_that_name_gives_its_row(name, line, pull, one_round):
+    build, options = NAMED[name]
+    x0 = [float(number) for number in INPUT["x0"]]
+    algorithm = build(fm.local.sgd(line(x0), lr=1.0), lr=ETA, tau=TAU, **options)
+
+    snapshot = None
+    for expected, change in zip(ROWS[name], INPUT["mean_client_change_per_round"], strict=True):
+        clients = {side: pull([-number + side for number in change]) for side in (-1, 1)}
+        snapshot, _ = one_round(algorithm, clients, snapshot)
+        found = snapshot.state["params"]["w"].tolist()
+        assert found == pytest.approx(expected, abs=CASE["tolerance"])
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["plain", "bias correction"])
+@pytest.mark.parametrize("v_0", [None, 0.0, 1.0], ids=str)
+def test_yogi_s_second_moment_stays_a_number_whatever_changes_come(v_0, corrected):
+    server = optimizers.yogi(ETA, tau=TAU, v_0=v_0, bias_correction=corrected, **BETAS)
+    params = {"x": torch.zeros(3)}
+    state = server.init(params)
+
+    # Nothing at all, then much, then nearly nothing: v rises and falls, never below 0.
+    for number, change in enumerate((0.0, 1e4, 1e-4, -1e4, 0.0, 1e-4) * 5, 1):
+        server.step(params, {"x": tensor([change, -change, 0.0])}, state, number, 1.0)
+
+        assert (state["v"]["x"] >= 0).all()
+        assert torch.isfinite(params["x"]).all()
+    assert params["x"][2].item() == 0.0

@@ -155,6 +155,8 @@ def test_quantiles_and_the_worst_tenth_are_over_clients():
     assert row["clients_rmse_worst_decile"] == pytest.approx(4.0)
     assert row["clients_rmse_p10"] == pytest.approx(1.2)  # 1 + 0.2 * (2 - 1)
     assert row["clients_rmse_p90"] == pytest.approx(3.6)
+    # Of 1, 2 and 4 around 7 / 3: (16 + 1 + 25) / 9 is the mean square, 42 / 27.
+    assert row["clients_rmse_std"] == pytest.approx(math.sqrt(42 / 27))
     assert row["clients_rmse"] == pytest.approx(math.sqrt((50 + 4 + 16) / 52))
 
 
@@ -177,3 +179,4 @@ def test_a_client_whose_value_is_not_finite_is_not_hidden():
 
     assert not math.isfinite(row["clients_loss"])
     assert not math.isfinite(row["clients_loss_worst_decile"])
+    assert not math.isfinite(row["clients_loss_std"])

@@ -8,13 +8,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from folkmoot import algorithms
 from folkmoot.cli import commands
+from folkmoot.cli.bench import algorithms as beside
 from folkmoot.cli.bench import newcomer, race, tables
+from folkmoot.cli.bench.bars import BARS, Bar
 from folkmoot.cli.bench.federated import train as by_folkmoot
 from folkmoot.cli.bench.models import build, flat
 from folkmoot.cli.bench.plain import train as by_hand
 from folkmoot.cli.bench.workloads import WORKLOADS, generate, read, write
 from folkmoot.engines import sequential
+from folkmoot.train.loop import RoundReport
 
 NAMES = list(WORKLOADS)
 SMALL = {name: replace(WORKLOADS[name].cut(), rounds=1) for name in NAMES}
@@ -187,3 +191,78 @@ def test_tables_warn_of_other_programs(capsys):
 def test_the_newcomers_program_has_at_most_fifteen_lines():
     assert len(newcomer.WITH_FOLKMOOT.splitlines()) <= 15
     assert all(len(line) <= 100 for line in newcomer.WITH_FOLKMOOT.splitlines())
+
+
+def test_every_algorithm_has_its_bar_and_every_bar_its_reason():
+    assert set(BARS) == set(algorithms.__all__) - {"fedavg"}
+    assert all(bar.why and bar.time >= 1 for bar in BARS.values())
+
+
+def test_json_has_each_algorithm_s_cost_beside_fedavg(monkeypatch):
+    monkeypatch.setattr(algorithms, "__all__", ["fedavg", "scaffold"])
+
+    done = CliRunner().invoke(commands, ["bench", "--algorithms", "--quick", "--json"])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found) == {"algorithms", "machine"}
+    figures = found["algorithms"]["scaffold"]
+    # Model and control; the number of the round is 8 bytes of 407,088.
+    assert figures["up"] == pytest.approx(2, rel=1e-4)
+    assert figures["down"] == pytest.approx(2, rel=1e-4)
+    assert figures["holds"]["up"] and figures["holds"]["down"]
+    assert figures["bars"] == {"time": 1.15, "up": 2.0, "down": 2.0}
+    assert figures.keys() >= {"time", "client_time", "fedavg_client_ms", "why", "others_cores"}
+
+
+def _reports(client_s, up):
+    return RoundReport(1, 4, 4, [], client_s, up, 100), 2 * client_s
+
+
+def test_a_cost_is_the_median_of_the_pairs_ratios(monkeypatch):
+    seconds = [(2.0, 1.0), (9.0, 3.0), (1.0, 2.0)]
+    pairs = [(_reports(ours, 150), _reports(theirs, 100)) for ours, theirs in seconds]
+    monkeypatch.setattr(beside, "_pairs", lambda runners, rounds: pairs)
+    fedavg = algorithms.fedavg(beside._work(norm=False))
+
+    found = beside.figures(fedavg, fedavg, Bar("why", 1.9, up=1.5), {0: None, 1: None}, 3)
+
+    assert found["time"] == pytest.approx(2.0)  # of 2, 3 and 0.5
+    assert found["client_time"] == pytest.approx(2.0)
+    assert found["fedavg_client_ms"] == pytest.approx(2.0 / 2 * 1e3)
+    assert (found["up"], found["down"]) == (1.5, 1.0)
+    assert found["holds"] == {"time": False, "up": True, "down": True}
+
+
+def test_rounds_take_turns_and_who_begins_changes():
+    begun = []
+
+    class Recording:
+        algorithm = algorithms.fedavg(beside._work(norm=False))
+
+        def __init__(self, name):
+            self.name = name
+
+        def round(self, snapshot):
+            begun.append(self.name)
+            return snapshot, self.name, 0.0
+
+    pairs = beside._pairs([Recording("a"), Recording("b")], rounds=2)
+
+    assert pairs == [[("a", 0.0), ("b", 0.0)]] * 2
+    assert begun == ["b", "a", "a", "b"] * 2  # two pairs of warm-up, two that count
+
+
+def test_a_cost_above_its_bar_is_marked(capsys):
+    figures = {
+        "time": 1.3, "client_time": 1.2, "up": 2.0, "down": 1.0, "others_cores": 0.0,
+        "bars": {"time": 1.1, "up": 2.0, "down": 1.0}, "why": "a pass",
+        "holds": {"time": False, "up": True, "down": True},
+    }  # fmt: skip
+    about = {"cpu": "a CPU", "cores": 2, "memory_gib": 8.0, "torch": "2.13.0", "python": "3.11.7"}
+
+    tables.show({"algorithms": {"mine": figures}, "machine": about})
+
+    shown = capsys.readouterr().out
+    assert shown.count("!") == 1
+    assert "1.30 !" in shown and "mine" in shown

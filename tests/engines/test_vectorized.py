@@ -215,3 +215,11 @@ def test_more_shapes_than_torch_keeps_of_one_program_are_compiled(monkeypatch):
     result = run(algorithm, clients, engine=fm.engines.compiled(1, unrolled=1))
 
     assert result.left_out == []
+
+
+def test_a_step_that_measures_is_mapped_before_anything_was_evaluated():
+    work = fedavg().works[0]
+
+    result = run(fm.qfedavg(work, q=1.0), [rows(client) for client in range(3)])
+
+    assert result.settings["engine"] == "vectorized"

@@ -21,10 +21,47 @@ class Card(NamedTuple):
     """Law -> why it does not hold here."""
 
 
+def head(leaf):
+    """Tell of the last layer's leaves in the models of the laws."""
+    return leaf.startswith(("2.", "out."))
+
+
+def body(leaf):
+    """Tell of a layer before the last."""
+    return leaf.startswith(("0.", "norm."))
+
+
+STAY = {
+    "centralised": "leaves that stay with a client are not in the state",
+    "whole": "leaves that stay with a client are not broadcast",
+}
+COUNTED = "batch statistics stay with a client, or count the epochs of the head as well"
 CARDS = {
     "agnostic": Card({"lambda_lr": 0.5}),
+    "apfl": Card({"alpha_lr": 0.1}),
+    "ditto": Card({"lam": 0.3}),
     "fedavg": Card(),
+    "fedadagrad": Card({"lr": 0.1}, {"centralised": "a divided step is not the mean delta"}),
+    "fedadam": Card({"lr": 0.1}, {"centralised": "a divided step is not the mean delta"}),
+    "fedavgm": Card({}, {"centralised": "the server's momentum comes on top of the step"}),
+    "fedbn": Card({"layers": body}, {**STAY, "everything": COUNTED}),
+    "feddyn": Card({"alpha": 0.3}, {"centralised": "the server's memory comes on top of the step"}),
+    "fedexp": Card(),
+    "fednova": Card(),
+    "fedper": Card({"personal": head}, STAY),
     "fedprox": Card({"mu": 0.3}),
+    "fedrep": Card({"personal": head, "head": 1}, {**STAY, "everything": COUNTED}),
+    "fedsam": Card({}, {"centralised": "the gradient is one at the worst model nearby"}),
+    "fedyogi": Card({"lr": 0.1}, {"centralised": "a divided step is not the mean delta"}),
+    "ifca": Card({"clusters": 2}, {"centralised": "the first models are the work's with noise"}),
+    "lg_fedavg": Card({"shared": head}, {**STAY, "everything": COUNTED}),
+    "mime": Card(),
+    "mimelite": Card(),
+    "moon": Card({"features": "1"}),
+    "pfedme": Card(
+        {"lam": 1.0, "lr": 0.8, "inner_steps": 2},
+        {"centralised": "the model goes a share of the way to where two steps have led"},
+    ),
     "qfedavg": Card(
         {"q": 1.0},
         {"centralised": "a step is divided by F^q + q F^(q - 1) L ||delta||^2, not by F^q alone"},
@@ -36,7 +73,9 @@ LAWS = {
     "alike": "clients who are alike are like one",
     "idle": "without local work no bit of the model changes",
     "order": "the order in which clients are named changes no bit",
-    "learns": "six rounds on five clients bring the loss of the global model down by a fifth",
+    "learns": "six rounds on five clients bring down the loss by a fifth, of the global model or, "
+    "where clients have some, of their own",
+    "everything": "a model with layers of all kinds is trained, and its counts are averaged",
     "untouched": "the private state of a client that was not asked stays as it was",
     "whole": "every leaf of the module is broadcast",
     "vectorized": "the vectorized engine agrees with the sequential one",

@@ -96,6 +96,9 @@ def cells():
         given = (cell.rule, cell.codec) != ("weighted", "none")
         if given and not takes(cell.algorithm, "aggregator"):
             continue
+        # What is compiled has no layer of this type.
+        if cell.engine == "compiled" and cell.personal == "types":
+            continue
         yield cell
 
 
@@ -105,30 +108,41 @@ def cells():
 def answer(cell):
     """What a cell must say before round 1: a piece of the sentence that refuses it, or None."""
     keeps = cell.personal != "nothing"
-    if cell.rule == "total" and cell.algorithm in MEANS:
+    if cell.rule == "total" and cell.algorithm not in SUMS:
         return "needs the mean over clients"
-    if cell.rule == "middle" and (keeps or cell.algorithm in STATEFUL):
-        return "would lose: it looks at single updates"
     if keeps and cell.algorithm in OWN_MODELS:
         return "have one already"
-    if cell.engine == "compiled":
-        return "its layers keep statistics"
+    if cell.rule == "middle" and (keeps or cell.algorithm in STATEFUL):
+        return "would lose: it looks at single updates"
     return None
 
 
-MEANS = {"scaffold"}
-STATEFUL = {"scaffold"}
-OWN_MODELS: set[str] = set()
+# Plain steps along whatever comes back; all others divide by it, or add it to a mean.
+SUMS = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedsam", "moon"} | {
+    "fedper",
+    "fedrep",
+    "fedbn",
+    "lg_fedavg",
+    "ditto",
+    "apfl",
+    "pfedme",
+}
+OWN_MODELS = {"fedper", "fedrep", "fedbn", "lg_fedavg", "ditto", "pfedme", "apfl", "ifca"}
+STATEFUL = OWN_MODELS | {"scaffold", "feddyn", "moon", "agnostic"}
 
 
 # What is asked
 
 
 @functools.cache
-def model():
-    """A model of 20 numbers, with layers of two kinds and batch statistics."""
+def objective(kind):
+    """A model of 20 numbers, with batch statistics where it is not compiled."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).double()
+    between = nn.Tanh() if kind == "compiled" else nn.BatchNorm1d(2)
+    found = fm.classifier(nn.Sequential(nn.Linear(3, 2), between, nn.Linear(2, 2)).double())
+    # As before round 1: one step shows what the model draws.
+    found.grad(*found.init().values(), fm.Batch(clients()[0].train, None, torch.tensor(0), 0))
+    return found
 
 
 class Held(NamedTuple):
@@ -148,10 +162,16 @@ def clients():
     return found
 
 
-@functools.cache
 def composed(cell):
     """Build a cell's algorithm, as `fm.run` does; refusals come out."""
-    work = fm.local.sgd(fm.classifier(model()), lr=0.1, epochs=2, batch_size=3)
+    # Of engines only the compiled one has a model of its own.
+    return _composed(cell if cell.engine == "compiled" else cell._replace(engine="sequential"))
+
+
+@functools.cache
+def _composed(cell):
+    kind = "compiled" if cell.engine == "compiled" else "all others"
+    work = fm.local.sgd(objective(kind), lr=0.1, epochs=2, batch_size=3)
     more = {}
     if takes(cell.algorithm, "aggregator"):
         more["aggregator"] = COLUMNS["rule"][cell.rule](*COLUMNS["codec"][cell.codec])
@@ -164,27 +184,26 @@ def composed(cell):
 
 def asked(cell):
     """Do what comes before round 1, and return why a cell is refused, or None."""
-    said = _refusal(cell._replace(engine="sequential"))
-    if said is None and cell.engine in ("vectorized", "compiled"):
-        work = composed(cell._replace(engine="sequential")).works[0]
-        return unmapped(work.objective) if cell.engine == "vectorized" else uncompiled(work)
-    return said
+    try:
+        algorithm = composed(cell)
+        _first_task(algorithm)
+    except fm.SettingsError as error:
+        return str(error)
+    work = algorithm.works[0]
+    if cell.engine == "vectorized":
+        return unmapped(work.objective)
+    return uncompiled(work) if cell.engine == "compiled" else None
 
 
 @functools.cache
-def _refusal(cell):
-    try:
-        algorithm = composed(cell)
-        check_task(algorithm, next(begun(algorithm, algorithm.init())))
-    except fm.SettingsError as error:
-        return str(error)
-    return None
+def _first_task(algorithm):
+    return check_task(algorithm, next(begun(algorithm, algorithm.init())))
 
 
-def trained(cell, rounds=2):
-    """Train a cell for two rounds and return the last snapshot."""
-    algorithm = composed(cell._replace(engine="sequential"))
-    engine = COLUMNS["engine"][cell.engine](Setting(clients(), 0))
+def trained(cell, rounds=2, engine=None):
+    """Train a cell for two rounds, in its own engine or another, and return the last snapshot."""
+    algorithm = composed(cell)
+    engine = COLUMNS["engine"][engine or cell.engine](Setting(clients(), 0))
     snapshot = first_snapshot(algorithm)
     try:
         for number in range(1, rounds + 1):

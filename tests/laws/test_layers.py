@@ -9,13 +9,13 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (  # Bottom to top. A folder imports itself and the floors below, never a neighbour.
     "core",
     "privacy secagg",
-    "codecs aggregators optimizers data",
+    "codecs aggregators optimizers schedules data",
     "local",
     "engines",
     "deploy",
     "remote train",
     "algorithms attacks audit adapters",
-    "recipes web cli",
+    "recipes web cli evaluation",
     "__init__ __main__",
 )
 HEIGHT = {folder: height for height, names in enumerate(FLOORS) for folder in names.split()}

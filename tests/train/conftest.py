@@ -107,8 +107,10 @@ def judged(by_hand):
 
     def row(held_out, low, middle, high):
         over = {"": middle, "_p10": low, "_median": middle, "_p90": high, "_worst_decile": low}
+        over["_std"] = high - low
         accuracy = {f"clients_accuracy{end}": value for end, value in over.items()}
-        loss = {f"clients_loss{end}": 1 - value for end, value in over.items()}
+        loss = {f"clients_loss{end}": 1 - value for end, value in over.items() if end != "_std"}
+        loss["clients_loss_std"] = high - low
         whole = {"test_loss": 1 - held_out, "test_accuracy": held_out}
         return {"evaluated": True, **whole, **loss, **accuracy}
 

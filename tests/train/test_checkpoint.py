@@ -15,8 +15,10 @@ from folkmoot.train.checkpoint import (
     load_checkpoint,
     refuse_other_program,
     save_checkpoint,
+    store_of,
 )
 from folkmoot.train.loop import Snapshot
+from folkmoot.train.states import ClientStates
 
 FACTS = {
     "history": [{"round": 1, "test_loss": float("nan")}],
@@ -24,7 +26,7 @@ FACTS = {
 }
 
 
-def stored(round, own=None):
+def stored(round, own=None, store=None):
     state = {
         "params": {
             "0.weight": torch.arange(600.0) + round,
@@ -34,7 +36,7 @@ def stored(round, own=None):
         "counts": {"steps": torch.tensor(7)},
         "round": torch.tensor(round),
     }
-    snapshot = Snapshot(round, state, {"0": {}}, own or {})
+    snapshot = Snapshot(round, state, {"0": {}}, ClientStates(own, store))
     return Stored(snapshot, {}, FACTS)
 
 
@@ -52,7 +54,7 @@ def test_what_is_stored_comes_back_with_ids_dtypes_and_empty_trees(tmp_path):
         {"north": {"b": torch.ones(())}},
         {},
     ):
-        given = stored(4, own)
+        given = stored(4, own, store_of(tmp_path))
 
         save_checkpoint(tmp_path, given)
         found = load_checkpoint(tmp_path)
@@ -187,3 +189,95 @@ def test_another_program_is_refused_with_each_setting_and_both_values():
 def test_of_many_other_settings_five_are_named():
     with pytest.raises(SettingsError, match=r"e was 1 and is 0; and 2 others\."):
         refuse_other_program(dict.fromkeys("abcdefg", 1), dict.fromkeys("abcdefg", 0))
+
+
+def own_of(value, client=0):
+    return {"a": torch.full((4,), float(value)), "of": torch.tensor(client)}
+
+
+def rounds_with_states(folder, *cohorts):
+    """Store a checkpoint after each round, in which some clients have renewed their states."""
+    states = ClientStates(store=store_of(folder, 0))
+    for round, cohort in enumerate(cohorts, 1):
+        states = states.updated({client: own_of(round, client) for client in cohort})
+        save_checkpoint(folder, stored(round)._replace(snapshot=snapshot_of(round, states)))
+    return states
+
+
+def snapshot_of(round, states):
+    return stored(round).snapshot._replace(own=states)
+
+
+def values_of(states):
+    return {client: int(states[client]["a"][0]) for client in states}
+
+
+def test_a_state_is_written_once_however_many_checkpoints_name_it(tmp_path):
+    rounds_with_states(tmp_path, [1, 2, 3], [3], [4], [])
+
+    # One file a round that renewed a state; the last round had none to write.
+    assert len(list((tmp_path / "states").iterdir())) == 3
+    assert values_of(load_checkpoint(tmp_path).snapshot.own) == {1: 1, 2: 1, 3: 2, 4: 3}
+
+
+def test_files_of_states_that_no_kept_checkpoint_names_are_removed(tmp_path):
+    rounds_with_states(tmp_path, [1, 2], [1, 2], [1, 2], [1, 2])
+
+    # Each round has renewed all, so each of the two checkpoints names one file.
+    assert len(list((tmp_path / "states").iterdir())) == 2
+    (tmp_path / "checkpoint-0000004.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="going on from round 3"):
+        assert values_of(load_checkpoint(tmp_path).snapshot.own) == {1: 3, 2: 3}
+
+
+def test_a_run_that_goes_on_keeps_the_files_of_the_checkpoint_that_it_went_on_from(tmp_path):
+    rounds_with_states(tmp_path, [1, 2], [1, 2])
+    (tmp_path / "states" / ".half-written.states.17").write_bytes(b"by a process that was killed")
+    found = load_checkpoint(tmp_path).snapshot
+
+    following = found.own.updated({1: own_of(3, 1), 2: own_of(3, 2)})
+    del found
+    newest = save_checkpoint(tmp_path, stored(3)._replace(snapshot=snapshot_of(3, following)))
+
+    assert len(list((tmp_path / "states").iterdir())) == 2
+    newest.write_bytes(b"")
+    with pytest.warns(UserWarning, match="going on from round 2"):
+        assert values_of(load_checkpoint(tmp_path).snapshot.own) == {1: 2, 2: 2}
+
+
+STATE_DAMAGE = {
+    "missing": (lambda path: path.unlink(), "No such file"),
+    "a flipped bit": (lambda path: path.write_bytes(flipped(-1)(path.read_bytes())), "the bytes"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "the bytes"),
+    "other states": (lambda path: path.write_bytes(b"x"), "the bytes"),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), STATE_DAMAGE.values(), ids=STATE_DAMAGE)
+def test_a_damaged_file_of_states_is_reported_and_the_checkpoint_before_it_used(
+    tmp_path, damage, said
+):
+    rounds_with_states(tmp_path, [1, 2], [2])
+    before = set((tmp_path / "states").iterdir())
+    own = load_checkpoint(tmp_path).snapshot.own.updated({7: own_of(3, 7)})
+    save_checkpoint(tmp_path, stored(3)._replace(snapshot=snapshot_of(3, own)))
+    [newest] = set((tmp_path / "states").iterdir()) - before
+    damage(newest)
+
+    message = rf"checkpoint-0000003.*state of client 7 cannot.*{said}.*from round 2 instead"
+    with pytest.warns(UserWarning, match=message):
+        found = load_checkpoint(tmp_path)
+
+    assert values_of(found.snapshot.own) == {1: 1, 2: 2}
+
+
+def test_states_of_a_run_that_ended_stay_while_its_result_is_in_use(tmp_path):
+    ended = rounds_with_states(tmp_path, [1, 2], [2])
+    (tmp_path / "ended").touch()
+
+    begin_anew(tmp_path, tmp_path / "ended")
+    assert values_of(ended) == {1: 1, 2: 2}
+    del ended
+    begin_anew(tmp_path, tmp_path / "ended")
+
+    assert list((tmp_path / "states").iterdir()) == []

@@ -62,7 +62,13 @@ def test_the_held_out_curve_has_the_values_of_the_history(judged):
 def test_curves_are_named_beside_their_last_values(judged):
     said = texts(draw(judged))
 
-    for label in ("held-out 0.7500", "clients' median 0.5000", "p10 0.2500", "p90 1.0000"):
+    for label in (
+        "held-out 0.7500",
+        "clients' median 0.5000",
+        "p10 0.2500",
+        "p90 1.0000",
+        "std 0.7500",
+    ):
         assert label in said
     assert {"accuracy", "loss", "accuracy of 3 clients"} <= set(said)
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 import folkmoot as fm
 from folkmoot.core.errors import CheckpointError
-from folkmoot.train import record
+from folkmoot.train import own_models, record
+from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.record import plain, read_record, write_record
 
 FILES = {
@@ -160,6 +161,78 @@ def test_clients_are_readable_as_csv(judged, tmp_path):
     assert rows_of(tmp_path / "clients.csv")[0] == {
         "id": "1", "examples": "5", "accuracy": "0.25", "loss": "0.75",
     }  # fmt: skip
+
+
+def test_a_client_that_has_a_model_and_was_not_judged_has_no_metrics(by_hand, tmp_path):
+    result = by_hand({"evaluated": True, "test_loss": 1.0}, accuracies={2: math.nan})
+    result.clients[1] = ClientResult(1, 0, {})
+    result.clients[3] = ClientResult(3, 0, {})
+    result = dataclasses.replace(result, clients=dict(sorted(result.clients.items())))
+
+    write_record(tmp_path, result)
+    found = read_record(tmp_path)
+
+    rows = rows_of(tmp_path / "clients.csv")
+    assert rows[0] == {"id": "1", "examples": "0", "accuracy": "", "loss": ""}
+    assert rows[1] == {"id": "2", "examples": "5", "accuracy": "nan", "loss": "nan"}
+    assert found.clients[1] == result.clients[1] and found.clients[3] == result.clients[3]
+    assert math.isnan(found.clients[2].metrics["accuracy"])
+    assert list(found.judged) == [2]
+
+
+def with_leaves(result, leaves):
+    clients = {
+        client: ClientResult(client, 0, {}, leaves=lambda tree=tree: tree)
+        for client, tree in leaves.items()
+    }
+    return dataclasses.replace(result, clients=clients)
+
+
+def test_leaves_of_clients_models_are_readable_by_safetensors_alone(by_hand, tmp_path):
+    own = {"a/b": {"w": torch.ones(2)}, "a%": {"w": torch.zeros(2), "0.b/c": torch.ones(())}}
+
+    write_record(tmp_path, with_leaves(by_hand(), own | {"none": {}}))
+    found = read_record(tmp_path).clients
+
+    flat = load_file(tmp_path / "clients" / "0000.safetensors")
+    assert set(flat) == {"a%2Fb/w", "a%25/w", "a%25/0.b/c"}
+    assert found["none"].leaves is None
+    for client, leaves in own.items():
+        read = found[client].leaves()
+        assert list(read) == list(leaves)
+        assert all(torch.equal(read[name], leaf) for name, leaf in leaves.items())
+
+
+def test_clients_models_are_in_several_files_and_those_of_an_earlier_run_go(
+    by_hand, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(own_models, "_FILE_BYTES", 80)
+    leaves = {client: {"w": torch.full((10,), float(client))} for client in range(5)}
+
+    write_record(tmp_path, with_leaves(by_hand(), leaves))
+    # A result reads its leaves from the folder that it is saved to again.
+    write_record(tmp_path, read_record(tmp_path))
+    names = sorted(path.name for path in (tmp_path / "clients").iterdir())
+    again = read_record(tmp_path).clients
+    values = [again[client].leaves()["w"][0].item() for client in again]
+    write_record(tmp_path, with_leaves(by_hand(), {1: {"w": torch.ones(1)}}))
+
+    # Two of 40 bytes fill a file.
+    assert names == ["0000.safetensors", "0001.safetensors", "0002.safetensors"]
+    assert values == [0, 1, 2, 3, 4]
+    assert [path.name for path in (tmp_path / "clients").iterdir()] == ["0000.safetensors"]
+
+
+def test_damage_to_a_clients_model_is_told(by_hand, tmp_path):
+    write_record(tmp_path, with_leaves(by_hand(), {1: {"w": torch.ones(9)}}))
+    read = read_record(tmp_path)
+    path = tmp_path / "clients" / "0000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(CheckpointError, match=r"model of client 1 cannot .*0000\.safetensors"):
+        read.clients[1].leaves()
+    with pytest.raises(CheckpointError, match=r"0000\.safetensors is damaged.*Save the run again"):
+        read_record(tmp_path)
 
 
 def test_a_run_without_rounds_or_clients_comes_back(by_hand, tmp_path):

@@ -1,6 +1,7 @@
 """What a person gets from a result: its text, its rows, its model, and all of it again later."""
 
 import copy
+import gc
 import math
 import sys
 
@@ -29,7 +30,16 @@ def test_printing_a_real_run_names_its_metrics_engine_and_data(finished):
 
     assert text.startswith("tiny\n")
     assert "3 rounds, 4 of 4 clients a round, seed 0" in text
-    for what in ("accuracy", "loss", "worst decile", "left out     nobody", "sequential", "torch"):
+    for what in (
+        "accuracy",
+        "loss",
+        "worst",
+        "decile",
+        "std",
+        "left out     nobody",
+        "sequential",
+        "torch",
+    ):
         assert what in text
     assert finished.settings["data_fingerprint"][:12] in text
 
@@ -168,3 +178,67 @@ def test_seconds_of_a_resumed_run_are_at_least_those_of_its_rows():
 
     # Two rows of 6 + 1 seconds, while this process ran for 5.
     assert times_of(standing, 5.0) == Times(14.0, 8.0, 2.0, 4.0)
+
+
+def personal_run(folder, **options):
+    """Train four clients that keep two layers, and save the run."""
+    x = torch.randn(4, 12, 2, generator=torch.Generator().manual_seed(0))
+    y = (x.sum(dim=2) > 0).long()
+    clients = fm.data.from_function(
+        range(4),
+        lambda client: {"x": x[client, :8], "y": y[client, :8]},
+        test=lambda client: {"x": x[client, 8:], "y": y[client, 8:]},
+    )
+    torch.manual_seed(3)
+    built = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    work = fm.local.sgd(fm.classifier(built), lr=0.1, batch_size=4)
+    given = {"rounds": 3, "cohort": 2, "personal": ["1.*", "3.*"], "workers": 1} | options
+    return built, fm.run(fm.fedavg(work), clients, save=folder, progress=False, **given)
+
+
+@pytest.mark.parametrize("options", [{}, {"client_memory": 0}, {"client_tests": False}], ids=str)
+def test_clients_models_come_back_as_they_were(options, tmp_path):
+    built, result = personal_run(tmp_path, **options)
+
+    loaded = fm.load_result(tmp_path, model=copy.deepcopy(built))
+
+    assert loaded.clients == result.clients
+    for client, found in result.clients.items():
+        same_tree(dict(loaded.clients[client].model.state_dict()), found.model.state_dict())
+        assert not loaded.clients[client].model.training
+    differ = [client for client, found in result.clients.items() if found.leaves()]
+    assert len(differ) >= 2
+    # Only personal leaves are stored: batch statistics and the last layer.
+    names = {name for client in differ for name in result.clients[client].leaves()}
+    assert {name.split(".")[0] for name in names} == {"1", "3"}
+
+
+def test_clients_models_outlive_the_store_they_were_spilled_to(tmp_path):
+    _, result = personal_run(tmp_path / "run", client_memory=0, client_tests=False)
+    own = {client: found.model.state_dict() for client, found in result.clients.items()}
+    spilled = list((tmp_path / "run").glob(".folkmoot-states-*"))
+    assert len(spilled) == 1
+
+    result.save(tmp_path / "copy")
+    del result
+    gc.collect()
+    loaded = fm.load_result(tmp_path / "copy", model=personal_run(None)[0])
+
+    assert not spilled[0].exists()
+    for client, weights in own.items():
+        same_tree(dict(loaded.clients[client].model.state_dict()), weights)
+
+
+def test_a_clients_model_without_the_class_says_what_to_pass(tmp_path):
+    personal_run(tmp_path)
+
+    with pytest.raises(SettingsError, match=r"model of client 0 .*load_result\(folder, model="):
+        _ = fm.load_result(tmp_path).clients[0].model
+
+
+def test_without_personal_leaves_a_clients_model_is_the_global_one(finished, folder, new_model):
+    loaded = fm.load_result(folder, model=new_model())
+
+    same_tree(dict(loaded.clients[2].model.state_dict()), finished.state_dict)
+    same_tree(dict(finished.clients[2].model.state_dict()), finished.state_dict)
+    assert not (folder / "clients").exists()

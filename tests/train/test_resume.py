@@ -191,7 +191,7 @@ def test_ids_that_are_text_keep_their_states(tmp_path):
 
 
 def newest(folder):
-    return max((folder / "checkpoints").iterdir())
+    return max((folder / "checkpoints").glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_reported_and_its_round_done_again(tmp_path, dam
 
 def test_a_run_of_which_every_checkpoint_is_damaged_is_refused(tmp_path):
     killed(lambda: train(tmp_path, callbacks=[dying_at(3)]))
-    for path in (tmp_path / "checkpoints").iterdir():
+    for path in (tmp_path / "checkpoints").glob("checkpoint-*"):
         path.write_bytes(b"")
 
     with pytest.raises(CheckpointError, match="Remove the folder to begin anew"):
@@ -328,3 +328,105 @@ def test_a_finished_run_gives_way_to_a_new_one(tmp_path):
     killed(lambda: train(tmp_path, callbacks=[dying_at(1)]))
 
     assert told(train(tmp_path, resume=True)) == whole()
+
+
+def with_states(name):
+    """Build a program whose clients keep a state of one kind, and its options."""
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    work = fm.local.sgd(fm.classifier(module), lr=0.1, batch_size=3)
+    return {
+        "scaffold": (fm.scaffold(work), {}),
+        "personal": (fm.fedavg(work), {"personal": "2.*"}),
+        "both": (fm.scaffold(work), {"personal": "2.*"}),
+    }[name]
+
+
+def of_states(name, folder=None, **more):
+    built, options = with_states(name)
+    return train(folder, built, **{"rounds": 8, "cohort": 3, "test": None} | options | more)
+
+
+def told_with_own(result):
+    """Return all of `told`, and the bits of each client's own model."""
+    models = [result.clients[client].model.state_dict().values() for client in result.clients]
+    return told(result), [[leaf.numpy().tobytes() for leaf in model] for model in models]
+
+
+@functools.cache
+def whole_of_states(name):
+    return told_with_own(of_states(name))
+
+
+STATES = ["scaffold", "personal", "both"]
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_that_were_all_spilled_give_the_same_bits(name, tmp_path):
+    spilled = of_states(name, client_memory=0, save=tmp_path)
+
+    assert told_with_own(spilled) == whole_of_states(name)
+    assert list(tmp_path.glob(".folkmoot-states-*/*.states"))
+
+
+@pytest.mark.parametrize(
+    ("name", "memory"), [("scaffold", 0), ("personal", 0), ("both", 2_000), ("both", 2**30)]
+)
+def test_states_survive_kills_with_the_same_bits(name, memory, tmp_path):
+    for round, options in {2: {}, 5: {"checkpoint_every": 2, "workers": 2}}.items():
+        killed(
+            lambda round=round, options=options: of_states(
+                name,
+                tmp_path,
+                resume=True,
+                client_memory=memory,
+                callbacks=[dying_at(round)],
+                **options,
+            )
+        )
+
+    resumed = of_states(name, tmp_path, resume=True, client_memory=memory)
+
+    assert told_with_own(resumed) == whole_of_states(name)
+
+
+@pytest.mark.parametrize("count", range(2, 16, 3))
+def test_a_kill_at_any_write_or_removal_goes_on_with_the_same_bits(count, tmp_path):
+    done = []
+
+    def instant(act):
+        def acted(self, *args, **options):
+            done.append(self)
+            return die() if len(done) == count else act(self, *args, **options)
+
+        return acted
+
+    def run():
+        Path.replace, Path.unlink = instant(Path.replace), instant(Path.unlink)
+        of_states("both", tmp_path, client_memory=0)
+
+    killed(run)
+    resumed = of_states("both", tmp_path, resume=True, client_memory=0)
+
+    assert told_with_own(resumed) == whole_of_states("both")
+    folder = tmp_path / "checkpoints"
+    assert not [*folder.glob(".*"), *folder.glob("states/.*")]
+
+
+def test_a_lost_file_of_states_is_reported_and_its_round_done_again(tmp_path):
+    killed(lambda: of_states("scaffold", tmp_path, callbacks=[dying_at(3)]))
+    newest = max(
+        (tmp_path / "checkpoints" / "states").iterdir(), key=lambda p: p.stat().st_mtime_ns
+    )
+    newest.unlink()
+
+    with pytest.warns(UserWarning, match=r"state of client \d cannot be read.*round 2 instead"):
+        resumed = of_states("scaffold", tmp_path, resume=True)
+
+    assert told_with_own(resumed) == whole_of_states("scaffold")
+
+
+@pytest.mark.parametrize("bytes", [-1, 1.5, True, "1 GiB"], ids=repr)
+def test_what_is_no_number_of_bytes_is_refused(bytes):
+    with pytest.raises(SettingsError, match=r"client_memory must be a whole number .*2\*\*30"):
+        train(client_memory=bytes)

@@ -42,7 +42,20 @@ def test_scores_are_the_last_evaluated_round_and_the_best_one(judged):
 
 
 def test_spreads_are_the_final_quantiles_over_clients(judged):
-    assert spreads(judged).rows[0] == ("accuracy", [0.5, 0.25, 0.5, 1.0, 0.25])
+    found = spreads(judged)
+
+    headings = ["all\ntogether", "p10", "median", "p90", "worst\ndecile", "std"]
+    assert found.columns == headings
+    assert found.rows[0] == ("accuracy", [0.5, 0.25, 0.5, 1.0, 0.25, 0.75])
+
+
+def test_a_stored_run_without_a_column_is_shown_without_it(by_hand):
+    row = {"evaluated": True, "clients_rmse": 2.0, "clients_rmse_worst_decile": 3.0}
+    result = by_hand(row)
+
+    assert spreads(result).columns == ["all\ntogether", "worst\ndecile"]
+    assert spreads(result).rows == [("rmse", [2.0, 3.0])]
+    assert "NaN" not in as_text(result)
 
 
 def test_without_a_held_out_set_scores_are_of_all_clients(by_hand):
@@ -93,6 +106,11 @@ def test_a_run_is_a_table_of_at_most_80_columns(judged):
         "                      final     best",
         "                    round 3  round 2",
         "accuracy             0.7500   0.8750",
+    ]
+    assert lines[8:11] == [
+        "                         all                           worst",
+        "clients' own tests  together     p10  median     p90  decile     std",
+        "accuracy              0.5000  0.2500  0.5000  1.0000  0.2500  0.7500",
     ]
     assert "traffic      3.0 kB up, 6.0 kB down" in lines
     assert max(map(len, lines)) <= 80

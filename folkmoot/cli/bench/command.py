@@ -22,7 +22,9 @@ def bench(
     runs: Annotated[
         int, typer.Option("--runs", min=1, help="Processes of each contender, by turns.")
     ] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="One run of each contender.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One run of each contender; two rounds of each.")
+    ] = False,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure the server's memory; speed only with --only.")
     ] = False,
@@ -32,17 +34,24 @@ def bench(
             "--newcomer", help="Measure a newcomer's first minutes; speed only with --only."
         ),
     ] = False,
+    algorithms: Annotated[
+        bool,
+        typer.Option(
+            "--algorithms", help="Measure each algorithm beside FedAvg; speed only with --only."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
     """Measure speed and memory on this machine, beside a plain PyTorch loop of the same work.
 
     Every contender runs in a process of its own, by turns; figures are medians over runs. Close
-    other programs: the plain loop suffers most from them.
+    other programs: the plain loop suffers most from them. Algorithms are measured beside FedAvg,
+    by turns in one process.
     """
     with reported(debug):
         times = 1 if quick else runs
-        found = _speed(only, times) if only or not (memory or newcomer) else {}
+        found = _speed(only, times) if only or not (memory or newcomer or algorithms) else {}
         if memory:
             from folkmoot.cli.bench.memory import memory as probes
 
@@ -51,6 +60,10 @@ def bench(
             from folkmoot.cli.bench.newcomer import newcomer as first_minutes
 
             found["newcomer"] = first_minutes(times)
+        if algorithms:
+            from folkmoot.cli.bench.algorithms import algorithms as beside_fedavg
+
+            found["algorithms"] = beside_fedavg(quick, tell=_tell)
         from folkmoot.cli.bench.machine import machine
 
         found["machine"] = machine()

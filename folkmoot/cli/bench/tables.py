@@ -22,6 +22,9 @@ def show(found: dict[str, Any]) -> None:
     for part in ("memory", "newcomer"):
         if part in found:
             console.print(_facts(part, found[part]))
+    if "algorithms" in found:
+        console.print(_algorithms(found["algorithms"]))
+        _warn(console, found["algorithms"])
     about = found["machine"]
     threads = {figures["plain_threads"] for figures in speed.values()}
     plain = f", plain loop with {threads.pop()} threads" if threads else ""
@@ -55,6 +58,25 @@ def _cells(figures: dict[str, Any], plain: float) -> list[str]:
         f"{figures['overhead_share']:.0%}",
         figures["engine"],
     ]
+
+
+def _algorithms(found: dict[str, Any]) -> Table:
+    """Return a line for each algorithm; a figure that is above its bar is marked."""
+    table = Table("algorithm", title="a round, as multiples of FedAvg's", title_justify="left")
+    table.box = SIMPLE_HEAD
+    for column in ("time", "bar", "client time", "bytes up", "bar", "bytes down", "bar"):
+        table.add_column(column, justify="right")
+    table.add_column("by its mathematics")
+    for name, figures in found.items():
+        judged = {
+            key: (f"{figures[key]:.2f}{'' if holds else ' !'}", f"{figures['bars'][key]:.2f}")
+            for key, holds in figures["holds"].items()
+        }
+        whole = f"{figures['client_time']:.2f}"
+        table.add_row(
+            name, *judged["time"], whole, *judged["up"], *judged["down"], figures["why"]
+        )  # fmt: skip
+    return table
 
 
 def _warn(console: Console, speed: dict[str, Any]) -> None:
