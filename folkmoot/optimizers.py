@@ -40,6 +40,8 @@ class Optimizer(NamedTuple):
 
     None where a step is not proportional to gradients, as Adam's.
     """
+    rate: Rate | None = None
+    """The rate, where a step is the rate times the direction and nothing else."""
 
 
 def refuse_no_optimizer(server: Any) -> None:
@@ -106,7 +108,8 @@ def sgd(
         moved = (steps - kept) / (1 - momentum)
         return rate_at(lr, round) * (steps + momentum * moved if nesterov else moved)
 
-    return Optimizer("sgd", init, step, callable(lr), reach)
+    plain = not momentum and not weight_decay
+    return Optimizer("sgd", init, step, callable(lr), reach, lr if plain else None)
 
 
 def adagrad(

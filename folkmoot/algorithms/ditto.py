@@ -21,7 +21,7 @@ from folkmoot.core.algorithm import Algorithm, Batch, LocalWork
 from folkmoot.core.errors import not_negative
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import refuse_no_work
-from folkmoot.local.proximal import proximal
+from folkmoot.local.proximal import drawn
 from folkmoot.local.twin import twin
 from folkmoot.optimizers import Optimizer
 
@@ -53,10 +53,9 @@ def ditto(
     """
     refuse_no_work("ditto", work)
     not_negative(lam=lam)
-    pulled = proximal(work, lam).correct
 
     def advance(outer: LocalWork, sent: Tree, carry: Tree, mine: Tree, batch: Batch) -> Tree:
-        return work.step(outer._replace(correct=pulled), sent, mine, batch)
+        return work.step(drawn(outer, lam), sent, mine, batch)
 
     built = fedavg(twin("ditto", work, advance), server=server, aggregator=aggregator)
     return built._replace(name="ditto")

@@ -17,10 +17,12 @@ import torch
 from folkmoot.aggregators import uniform_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator, Update
-from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
+from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task, unchanged
 from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_no_mean, seam
+from folkmoot.local.grad import plus
+from folkmoot.local.proximal import proximal
 
 
 def feddyn(work: LocalWork, *, alpha: float, aggregator: Aggregator | None = None) -> Algorithm:
@@ -69,14 +71,15 @@ def _regularized(work: LocalWork, alpha: float) -> LocalWork:
     """Add alpha * (x - sent) minus the client's memory to every gradient; renew the memory."""
     before = seam("feddyn", work)
     positive(alpha=alpha)
+    work = proximal(work, alpha)
 
     def own(sent: Tree) -> Tree:
         return {**own_of(work, sent), "memory": trees.zeros_like(sent["params"])}
 
     def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
-        away = trees.sub(params, sent["params"])
-        pulled = trees.axpy(alpha, away, before(gradient, params, sent, own))
-        return trees.sub(pulled, own["memory"])
+        if before is unchanged:
+            return plus(gradient, own["memory"], -1.0)
+        return trees.sub(before(gradient, params, sent, own), own["memory"])
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
         update, own = work.finish(sent, carry, seen)

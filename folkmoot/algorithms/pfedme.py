@@ -25,8 +25,8 @@ from folkmoot.core.aggregator import Aggregator, Update
 from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Seen
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import own_of, refuse_own_models
-from folkmoot.local.proximal import proximal
+from folkmoot.local.composed import own_of, refuse_own_models, seam
+from folkmoot.local.proximal import drawn
 from folkmoot.local.twin import model_in
 from folkmoot.optimizers import Optimizer
 
@@ -71,13 +71,13 @@ def pfedme(
 def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> LocalWork:
     """Take the work's steps for theta, and let w follow it."""
     refuse_own_models("pfedme", work)
+    seam("pfedme", work)
     positive(lam=lam)
     not_negative(lr=lr)
     if not isinstance(inner_steps, int) or isinstance(inner_steps, bool) or inner_steps < 1:
         raise SettingsError(
             f"inner_steps must be a whole number of at least 1, but is {inner_steps!r}."
         )
-    pulled = proximal(work, lam).correct
 
     def own(sent: Tree) -> Tree:
         return {**own_of(work, sent), "theta": model_in(sent)}
@@ -87,7 +87,7 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
         return {**work.start(sent, own, key), "theta": sent["params"]}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        inner = outer._replace(correct=pulled)
+        inner = drawn(outer, lam)
         w, statistics = carry["params"], {part: carry[part] for part in ("buffers", "counts")}
         # The pull is to this client's own copy of the global model, not to what was broadcast.
         near = {**sent, "params": w}

@@ -19,11 +19,12 @@ from torch import Tensor
 from folkmoot.aggregators import uniform_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator, Update
-from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
+from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task, unchanged
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.local import full_gradient
 from folkmoot.local.composed import optimizer_of, own_of, refuse_no_mean, seam
+from folkmoot.local.grad import plus
 from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
 
 
@@ -109,28 +110,38 @@ def _controlled(work: LocalWork, option: int) -> LocalWork:
         return work.start(sent, {**own, "shift": shift}, key)
 
     def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
+        if before is unchanged:
+            return plus(gradient, own["shift"])
         return trees.add(before(gradient, params, sent, own), own["shift"])
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
         update, own = work.finish(sent, carry, seen)
-        own = {key: part for key, part in own.items() if key != "shift"}
+        old = own["control"]
         if reach is None:
-            # Without a step there was no gradient either, and the control stays.
-            moved = torch.as_tensor(seen.steps) > 0
-            found = full_gradient.mean(sent, carry, seen)
-            control = trees.map(
-                lambda new, old: torch.where(moved, new, old), found, own["control"]
-            )
-            change = trees.sub(control, own["control"])
+            found, distance = full_gradient.mean(sent, carry, seen), seen.steps
         else:
-            # c_i+ - c_i = (x - y_i) / (K lr) - c; without a step the control stays.
-            distance = torch.as_tensor(reach(seen.steps, int(sent["round"])), dtype=torch.float64)
-            moved = distance > 0
-            per_step = torch.where(moved, 1 / distance, 0.0)
-            path = trees.scale(per_step, update.value["params"])
-            change = trees.scale(-1.0 * moved, trees.add(path, sent["control"]))
-            control = trees.add(own["control"], change)
-        value = {**update.value, "control": change}
+            # c_i+ = c_i - c + (x - y_i) / (K lr)
+            distance = reach(seen.steps, int(sent["round"]))
+            back = trees.axpy(-_inverse(distance), update.value["params"], old)
+            found = trees.sub(back, sent["control"])
+        # Without a step there is nothing to read a gradient from, and the control stays.
+        control = _if(distance, found, old)
+        value = {**update.value, "control": trees.sub(control, old)}
+        own = {key: part for key, part in own.items() if key != "shift"}
         return update._replace(value=value), {**own, "control": control}
 
     return work.changed(own=own, start=start, correct=correct, finish=finish)
+
+
+def _inverse(distance: float | Tensor) -> float | Tensor:
+    """Return 1 / distance; 0 where nobody moved."""
+    if isinstance(distance, Tensor):
+        return torch.where(distance > 0, 1 / distance, 0.0)
+    return 1 / distance if distance else 0.0
+
+
+def _if(distance: float | Tensor, new: Tree, old: Tree) -> Tree:
+    """Return the new tree where there was a step, which many clients at once know as tensors."""
+    if isinstance(distance, Tensor):
+        return trees.map(lambda a, b: torch.where(distance > 0, a, b), new, old)
+    return new if distance else old

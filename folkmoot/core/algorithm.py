@@ -106,6 +106,8 @@ class LocalWork(NamedTuple):
     """Whether steps learn; evaluation works do not, so the engine need not copy what was sent."""
     optimizer: Any = None
     """What steps along the corrected gradient; None in a work that writes its own step."""
+    pull: float = 0.0
+    """How strongly each step draws shared parameters to those that were broadcast."""
     personal: frozenset[str] = frozenset()
     """Leaves of the model that stay with each client."""
     model: Callable[[Tree, Tree], Tree] | None = None

@@ -117,7 +117,7 @@ class Stream:
                 continue
             total = fold.add(total, encoded)
             if new_own:
-                keep[client] = trees.clone(new_own)
+                keep[client] = self._lasting(new_own)
         if look or is_finite(total.value):
             return Block(total, keep, left_out, client_s)
         for leaf in trees.leaves(total.value) + trees.leaves(total.counts):
@@ -228,7 +228,8 @@ class Stream:
             if type(part) is not dict:
                 part = {"": part}
             is_sent = part is sent.get(name)
-            if not part or not (is_sent or self._shares(part, own)):
+            # No step may write into what a client keeps, so that is not copied for it.
+            if not part or name == "own" or not (is_sent or self._shares(part, own)):
                 private[name] = carry[name]
                 continue
             kept = self._arena.get(name)
@@ -239,6 +240,17 @@ class Stream:
                 trees.copy_(kept, part)
             private[name] = kept.get("", kept) if type(carry[name]) is not dict else kept
         return private
+
+    def _lasting(self, own: Tree) -> Tree:
+        """Copy what lies in memory that the next client will use, or in a part of a larger one."""
+        arena = _memory(self._arena)
+
+        def lasting(leaf: Tensor) -> Tensor:
+            memory = leaf.untyped_storage()
+            whole = memory.nbytes() == leaf.numel() * leaf.element_size()
+            return leaf if whole and memory.data_ptr() not in arena else leaf.clone()
+
+        return trees.map(lasting, own)
 
     def _shares(self, part: Tree, own: Tree) -> bool:
         memory = _memory(part)

@@ -89,7 +89,7 @@ def _turned(optimizer: Any, kept: frozenset[str], is_first: Turn) -> Optimizer:
                     before,
                 )
 
-    return optimizer._replace(step=step)
+    return optimizer._replace(step=step, rate=None)
 
 
 def _of(params: Tree, kept: frozenset[str], first: bool) -> Tree:

@@ -52,3 +52,16 @@ def differentiate(value: Tensor, aliases: Sequence[Tensor]) -> list[Tensor]:
     # What `torch.autograd.grad` does around this call takes as long as a small model's whole step.
     found = _run_backward((value,), (one,), False, False, tuple(aliases), True, False)
     return [torch.zeros_like(a) if g is None else g for a, g in zip(aliases, found, strict=True)]
+
+
+def plus(gradient: Tree, x: Tree, factor: float = 1.0) -> Tree:
+    """Return gradient + factor * x, for a gradient that was just taken and is nobody else's.
+
+    It is written into where its leaves are their own memory: autograd may give two leaves one.
+    """
+    found = trees.leaves(gradient)
+    places = {leaf.data_ptr() for leaf in found if is_ordinary(leaf) and leaf.is_contiguous()}
+    if len(places) < len(found) or not all(map(is_ordinary, trees.leaves(x))):
+        return trees.axpy(factor, x, gradient)
+    trees.axpy_(gradient, factor, x)
+    return gradient

@@ -125,6 +125,8 @@ def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
         inner = work._replace(
             objective=outer.objective,
             optimizer=outer.optimizer,
+            pull=outer.pull,
+            personal=kept,
             correct=_on_shared(outer.correct, kept, sent),
         )
         return {**work.step(inner, _whole(sent, mine, order), carry, batch), "kept": mine}

@@ -5,7 +5,7 @@ equation 2: mu / 2 * ||w - w_sent||^2 is added to the loss, so mu * (w - w_sent)
 """
 
 from folkmoot.core import tree as trees
-from folkmoot.core.algorithm import LocalWork
+from folkmoot.core.algorithm import LocalWork, unchanged
 from folkmoot.core.errors import not_negative
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import seam
@@ -21,13 +21,20 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
     Raises:
         SettingsError: If `work` is none, `mu` is negative, or the work writes its own step.
     """
-    before = seam("proximal", work)
+    seam("proximal", work)
     not_negative(mu=mu)
-    if mu == 0:
-        return work
+    return drawn(work.changed(), mu) if mu else work
+
+
+def drawn(work: LocalWork, mu: float) -> LocalWork:
+    """Return a work as a step is given it, pulled by `mu` more."""
+    if work.optimizer is not None:
+        # Who steps by an optimizer knows how to draw at the least cost.
+        return work._replace(pull=work.pull + mu)
+    before = work.correct or unchanged
 
     def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
         pull = trees.sub(params, sent["params"])
         return trees.axpy(mu, pull, before(gradient, params, sent, own))
 
-    return work.changed(correct=correct)
+    return work._replace(correct=correct)

@@ -45,7 +45,7 @@ def alone(work: LocalWork, first: Tree) -> Algorithm:
             gradients by what clients share.
     """
     refuse_own_models("alone", work)
-    if work.correct is not None and work.correct is not unchanged:
+    if work.pull or (work.correct is not None and work.correct is not unchanged):
         raise SettingsError(
             f"Work {work.name!r} corrects its gradients by what clients share, but a client that "
             "trains alone shares nothing. Give the work without that transform, such as "

@@ -24,8 +24,8 @@ Plain = None | bool | int | float | str
 _MOST_VALUES = 20
 """Longer lists are noted by their digest."""
 _OURS = "folkmoot."
-_DERIVED = ("reach",)
-"""Fields that follow from others: an optimizer's reach has its step's numbers."""
+_DERIVED = ("reach", "rate")
+"""Fields that follow from others: an optimizer's step has the numbers of its reach."""
 
 
 def described(value: Any) -> dict[str, Plain]:
