@@ -81,7 +81,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "sequential": engines.sequential(),
         "processes": engines.parallel(2, threads=False),
         "threads": engines.parallel(2, threads=True),
-        "vectorized": engines.vectorized(3),
+        "vectorized": engines.vectorized(),
         "compiled": engines.compiled(1, unrolled=2),
     },
 }

@@ -1,0 +1,98 @@
+"""Make docs/composition.md: what composes with what, as the package itself answers.
+
+    python benchmarks/composition.py            # writes the page
+    python benchmarks/composition.py --print    # shows it instead
+
+Each cell is built as a program would build it, and goes as far as the first task of round 1. What
+is refused has a number, under which its sentence stands.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import folkmoot as fm
+from folkmoot.cli.bench.bars import BARS
+from folkmoot.core.aggregator import EACH
+from folkmoot.local.personal import personalize
+from folkmoot.train.loop import begun, check_task
+
+PAGE = Path(__file__).parents[1] / "docs" / "composition.md"
+HEAD = """# What composes with what
+
+Every algorithm, with one argument more. `python benchmarks/composition.py` asks the package and
+makes this page. The tests hold the whole table, {algorithm} x {personal} x {server} x {aggregator}
+x {codec} x {engine}: each cell is accepted or refused before round 1, and some 550 are trained
+(`tests/laws/grid.py`).
+
+- **yes**: it runs; **-**: the algorithm has no such argument; a number: refused, with the sentence
+  below.
+- "each update" stands for a rule that must see single updates, as robust ones do.
+- All run in the engines sequential, parallel and vectorized, and take codecs wherever they take an
+  aggregator.
+"""
+COLUMNS = {
+    'personal="2.*"': {"personal": "2.*"},
+    "server": {"server": fm.optimizers.adam(0.1)},
+    "weighted mean": {"aggregator": fm.aggregators.weighted_mean(fm.codecs.clip(1.0))},
+    "uniform mean": {"aggregator": fm.aggregators.uniform_mean(fm.codecs.clip(1.0))},
+    "total": {"aggregator": fm.aggregators.total()},
+    "each update": {"aggregator": fm.aggregators.uniform_mean()._replace(name="median", sees=EACH)},
+}
+
+
+def answer(build: Callable[..., fm.Algorithm], options: dict[str, Any], more: Any) -> str | None:
+    """Return None if an algorithm can be had with one argument more, else why not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    work = fm.local.sgd(fm.classifier(model), lr=0.1)
+    personal = more.get("personal")
+    rest = {name: value for name, value in more.items() if name != "personal"}
+    if not set(rest) <= set(inspect.signature(build).parameters):
+        return "-"
+    try:
+        algorithm = build(work, **options, **rest)
+        algorithm = personalize(algorithm, personal) if personal else algorithm
+        check_task(algorithm, next(begun(algorithm, algorithm.init())))
+    except fm.SettingsError as error:
+        return str(error)
+    return None
+
+
+def page() -> str:
+    """Return the whole page."""
+    said: dict[str, int] = {}
+    lines = [f"| algorithm | {' | '.join(COLUMNS)} |", "| --- " * (1 + len(COLUMNS)) + "|"]
+    for name in fm.algorithms.__all__:
+        cells = []
+        for more in COLUMNS.values():
+            options = {**(BARS[name].options if name in BARS else {}), **_LEAVES.get(name, {})}
+            why = answer(getattr(fm, name), options, more)
+            if why in (None, "-"):
+                cells.append(why or "yes")
+            else:
+                general = str(why).replace(f"{name}()", "The algorithm")
+                cells.append(f"{said.setdefault(general, len(said) + 1)}")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    notes = [f"{number}. {sentence}" for sentence, number in said.items()]
+    return "\n".join([HEAD, *lines, "", *notes, ""])
+
+
+_LEAVES: dict[str, dict[str, Any]] = {
+    "fedper": {"personal": "2.*"},
+    "fedrep": {"personal": "2.*"},
+    "lg_fedavg": {"shared": "2.*"},
+    "moon": {"features": "1"},
+}
+
+
+if __name__ == "__main__":
+    if "--print" in sys.argv[1:]:
+        print(page())
+    else:
+        PAGE.write_text(page(), "utf-8")
