@@ -20,8 +20,9 @@ from folkmoot.core.errors import FolkmootError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData, as_clients
 from folkmoot.engines import parallel
-from folkmoot.local.composed import kind_of, own_of
+from folkmoot.local.composed import kind_of
 from folkmoot.local.evaluate import evaluate as measuring
+from folkmoot.local.parts import model_in
 from folkmoot.train.alone import (
     alone,
     plain_work,
@@ -30,7 +31,12 @@ from folkmoot.train.alone import (
     refuse_other_model,
 )
 from folkmoot.train.compared import Evaluation, gap
-from folkmoot.train.evaluation import ClientResult, model_of, on_clients, spread
+from folkmoot.train.evaluation import (
+    ClientResult,
+    model_of_client,
+    on_clients,
+    spread,
+)
 from folkmoot.train.front import current
 from folkmoot.train.options import refuse_engine
 from folkmoot.train.progress import Progress
@@ -125,7 +131,7 @@ def evaluate(
     ordered = sorted(objective.metrics, key=lambda metric: metric.name != main)
     return Evaluation(
         name=result.name,
-        personal=personal,
+        personal=personal and bool(result.settings.get("own_models")),
         metric=ordered[0].name,
         clients=mine,
         metrics=spread(mine, objective.metrics),
@@ -156,7 +162,7 @@ def _judged(
 ) -> dict[ClientId, ClientResult]:
     """Measure the global model, or each client's own, where clients have tests."""
     first, work = objective.init(), measuring(objective)
-    state = first if personal else model_of(result.state)
+    state = first if personal else model_in(result.state)
     make = functools.partial(_own_model, result, objective) if personal else lambda _: result.model
     if personal:
         for client in clients.ids:
@@ -189,8 +195,7 @@ def _own_model(result: Result, objective: Any, client: ClientId) -> nn.Module:
     """Return a client's own model, or the one that it would begin with."""
     if client in result.clients or result.program is None:
         return result.clients[client].model
-    work, state = result.program.algorithm.works[0], result.state
-    start = work.model(state, own_of(work, state)) if work.model else model_of(state)
+    start = model_of_client(result.program.algorithm.works[0], result.state, {}, client)
     module: nn.Module = objective.module(start)
     return module
 

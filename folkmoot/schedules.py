@@ -2,8 +2,9 @@
 
     work = fm.local.sgd(objective, lr=fm.schedules.cosine(0.2, rounds=200))
 
-Rounds are counted from 1. A schedule is a pure function whose numbers are noted with the run, so a
-stored run does not go on with another one. Any function from a round to a rate is one too.
+Rounds are counted from 1; one that no client answers changes nothing and is not counted. A schedule
+is a pure function whose numbers are noted with the run, so a stored run does not go on with another
+one. Any function from a round to a rate is one too.
 """
 
 import math

@@ -92,6 +92,8 @@ def test_local_training_reaches_each_optimum_and_global_training_the_mean(averag
     assert losses(found.baselines["global"]) == {"a": 4.0, "b": 4.0}
     assert found.gaps["local"]["loss"] == Gap(4.0, 0.0, 1.0)
     assert found.gaps["global"]["loss"] == Gap(0.0, 0.0, 0.0)
+    # Who has no other model than the global one is not said to have one.
+    assert not found.personal and "2 clients, each with the global model" in str(found)
 
 
 def test_gaps_are_those_of_personal_models(own):

@@ -116,6 +116,17 @@ def test_a_run_moves_by_the_work_s_rate_times_the_server_s(engine, line, pull):
     assert result.model.w.item() == pytest.approx(3.375, rel=1e-6)
 
 
+def test_a_round_without_an_answer_is_not_counted(line, pull, one_round):
+    algorithm = fm.fedavg(fm.local.sgd(line(), lr=piecewise(0.5, {2: 0.0})))
+
+    skipped, report = one_round(algorithm, {0: pull(-1.0, rows=0)})
+    moved, _ = one_round(algorithm, {0: pull(-1.0)}, skipped)
+
+    assert report.skipped
+    assert moved.round == 2
+    assert moved.state["params"]["w"].item() == 0.5
+
+
 OTHERS = {
     "decay was 0.5 and is 0.25": exponential(0.5, 0.25),
     "lr was 0.5 and is 0.25": exponential(0.25, 0.5),

@@ -266,18 +266,19 @@ def _text(
     return f"""### 2.1 mnist_writers by Dirichlet(0.1): label skew
 
 {sizes.sum():,} digits of mnist_writers' clients are dealt out anew, each class by Dirichlet(0.1),
-to {size.clients} clients with {sizes.min()} to {sizes.max()} digits (non-iid score
+to {size.clients} clients with {sizes.min()} to {sizes.max():,} digits (non-iid score
 {dealt.non_iid_score():.2f}); a fifth of each client's are its own test. The test set is MNIST's
 10,000, by people who are no clients. A perceptron 784-100-10 (79,510 parameters), {size.cohort}
 clients a round, {size.rounds} rounds of two local epochs, batches of 32, {len(size.seeds)} seeds
 for first model, cohorts and order.
 
 All have one local rate, {rate:g}, chosen for FedAvg on digits that nobody trains on and that are
-not the test set (seed 0, mean of the last {LATE} rounds): {grid}. Parameters of their own are the
-papers' and are not tuned: FedProx has mu 1, the paper's for MNIST; the adaptive servers 0.9, 0.99
-and tau 0.001; q-FedAvg L = 1 / rate; Mime and MimeLite a local rate of {0.1 * rate:g} with momentum
-0.9, which is the paper's damped momentum at {rate:g}. Means are each algorithm's default: by
-examples for some, uniform for others, as in the papers. Another choice would give another order.
+not the test set (seed 0, mean of the last {LATE} rounds): {grid}. Parameters of their own are
+values of the papers or near them, and not tuned: FedProx has mu 1, the paper's for MNIST; the
+adaptive servers 0.9, 0.99 and tau 0.001; q-FedAvg L = 1 / rate; Mime and MimeLite a local rate of
+{0.1 * rate:g} with momentum 0.9, which is the paper's damped momentum at {rate:g}. Means are each
+algorithm's default: by examples for some, uniform for others, as in the papers. Another choice
+would give another order.
 
 {table(head, rows)}
 
@@ -289,5 +290,6 @@ gradients and forward passes are counted in the first round of seed 0, with the 
 
 ![Accuracy over rounds of each algorithm beside FedAvg's](pictures/results-drift.png)
 
-{verdict}
+{verdict} The controls of SCAFFOLD's option I are gradients of a client's last turn, ten
+rounds ago on average; those of option II are means along its path.
 """

@@ -59,6 +59,8 @@ class Benchmark(NamedTuple):
     chosen_by: tuple[str, float]
     """The column that chooses our own setting, and 1 if more of it is better, -1 if less."""
     batch_size: int
+    low: float | None
+    """The table counts the seeds below it; None counts none."""
 
 
 def figure(benchmark: Benchmark, entry: Entry, seed: int) -> float:
@@ -81,6 +83,7 @@ def published_beside_ours(
     rows = []
     for entry, mine, same in zip(entries, ours, paired, strict=True):
         gap = mean(mine) - mean(entry.published)
+        below = [_below(values, benchmark.low) for values in (entry.published, same, mine)]
         rows.append(
             [
                 entry.name,
@@ -90,6 +93,7 @@ def published_beside_ours(
                 _spread(mine),
                 f"{gap:+.3f}",
                 "yes" if abs(gap) <= benchmark.tolerance else "no",
+                *([", ".join(below)] if benchmark.low else []),
             ]
         )
     head = [
@@ -100,8 +104,13 @@ def published_beside_ours(
         f"ours, {len(seeds)} seeds",
         "difference",
         f"within {benchmark.tolerance:g}",
+        *([f"seeds below {benchmark.low:g}"] if benchmark.low else []),
     ]
     return table(head, rows)
+
+
+def _below(values: Sequence[float], low: float | None) -> str:
+    return f"{sum(value < (low or 0.0) for value in values)} of {len(values)}"
 
 
 def _spread(values: Sequence[float]) -> str:

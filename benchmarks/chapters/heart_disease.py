@@ -90,6 +90,7 @@ BENCHMARK = Benchmark(
     stratum=lambda rows: rows["y"],
     chosen_by=("test_loss", -1.0),
     batch_size=4,
+    low=None,
 )
 
 
@@ -134,7 +135,7 @@ With its own first models FedAvg gets FLamby's figure seed by seed: at this rate
 forgotten them after 15 rounds. So what a mean of five seeds says of an algorithm is known to about
 0.01.
 
-**Our own setting.** Everything is standardised by pooled statistics, which a federation needs a sum
-for; the protocol is the same else. {own} A test set that is scaled unlike the training data is what
-the rows above pay for.
+**Our own setting.** Everything is standardised by pooled means and deviations, which a
+federation has by sums; the protocol is the same else. {own} A test set that is scaled unlike the
+training data is what the rows above pay for.
 """

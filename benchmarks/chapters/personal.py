@@ -47,30 +47,32 @@ class Entry(NamedTuple):
     name: str
     own: str
     """Parameters of its own, in words."""
-    build: Callable[[fm.LocalWork, float], fm.Algorithm]
-    """`build(work, lr)`: from local work, whose learning rate is told too."""
+    build: Callable[[Callable[[float], fm.LocalWork], float], fm.Algorithm]
+    """`build(local, lr)`: `local(lr)` gives the local work."""
     personal: str | None = None
 
 
 ENTRIES = (
-    Entry("local only", "", lambda work, lr: fm.fedavg(work), "*"),
-    Entry("FedAvg", "", lambda work, lr: fm.fedavg(work)),
-    Entry("FedPer", "head", lambda work, lr: fm.fedper(work, personal="head.*")),
+    Entry("local only", "", lambda local, lr: fm.fedavg(local(lr)), "*"),
+    Entry("FedAvg", "", lambda local, lr: fm.fedavg(local(lr))),
+    Entry("FedPer", "head", lambda local, lr: fm.fedper(local(lr), personal="head.*")),
     Entry(
         "FedRep",
         "head, 5 epochs",
-        lambda work, lr: fm.fedrep(work, personal="head.*", head=5),
+        lambda local, lr: fm.fedrep(local(lr), personal="head.*", head=5),
     ),
-    Entry("LG-FedAvg", "body", lambda work, lr: fm.lg_fedavg(work, shared="head.*")),
-    Entry("FedBN", "BatchNorm", lambda work, lr: fm.fedbn(work)),
-    Entry("Ditto", "lambda 1", lambda work, lr: fm.ditto(work, lam=1.0)),
+    Entry("LG-FedAvg", "body", lambda local, lr: fm.lg_fedavg(local(lr), shared="head.*")),
+    Entry("FedBN", "BatchNorm", lambda local, lr: fm.fedbn(local(lr))),
+    Entry("Ditto", "lambda 1", lambda local, lr: fm.ditto(local(lr), lam=1.0)),
     Entry(
         "pFedMe",
         "lambda 15, K 5",
-        lambda work, lr: fm.pfedme(work, lam=15.0, lr=1 / 15, inner_steps=5),
+        lambda local, lr: fm.pfedme(local(min(lr, 1 / 15)), lam=15.0, lr=1 / 15, inner_steps=5),
     ),
-    Entry("APFL", "alpha 0.5, adapts", lambda work, lr: fm.apfl(work, alpha=0.5, alpha_lr=lr)),
-    Entry("IFCA", "2 clusters", lambda work, lr: fm.ifca(work, clusters=2)),
+    Entry(
+        "APFL", "alpha 0.5, adapts", lambda local, lr: fm.apfl(local(lr), alpha=0.5, alpha_lr=lr)
+    ),
+    Entry("IFCA", "2 clusters", lambda local, lr: fm.ifca(local(lr), clusters=2)),
 )
 
 
@@ -174,7 +176,7 @@ def _work(bench: Bench, rate: float, epochs: int, seed: int) -> fm.LocalWork:
 
 def _run(entry: Entry, bench: Bench, size: Size, clients: Any, rate: float, seed: int) -> fm.Result:
     return run(
-        entry.build(_work(bench, rate, 1, seed), rate),
+        entry.build(lambda lr: _work(bench, lr, 1, seed), rate),
         clients,
         rounds=size.rounds,
         personal=entry.personal,
@@ -241,8 +243,10 @@ def _text(
 {len(size.seeds)} seeds for the first model and the order. One local rate for all, {rate:g}, and the
 epochs of fine-tuning were chosen for the baseline, FedAvg with fine-tuning, on a fifth of each
 client's training rows (seed 0; by rate, accuracy before it and after {_listed(TUNED)} epochs:
-{told}). Parameters of the other algorithms are the papers' and are not tuned; pFedMe's copy of the
-global model goes all the way to a client's own, and FedRep's head has 5 epochs for the paper's 10.
+{told}). Parameters of the other algorithms are
+values of the papers or near them, and not tuned; pFedMe's own steps are at most 1 / lambda, its
+copy of the global model goes all the way to a client's own, and FedRep's head has 5 epochs for the
+paper's 10.
 Fine-tuning is local work beside the {size.rounds} rounds' own, which the others have not.
 
 {table(head, rows)}

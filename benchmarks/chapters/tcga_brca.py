@@ -129,6 +129,7 @@ BENCHMARK = Benchmark(
     stratum=lambda rows: rows["y"][:, 1],
     chosen_by=("test_c_index", 1.0),
     batch_size=8,
+    low=0.65,
 )
 
 
@@ -157,15 +158,15 @@ FedProx has mu 0.1, Scaffold option 2; FedAdam and FedYogi step by 0.1, FedAdagr
 
 {rows}
 
-FLamby leaves the age in years, beside 38 indicators of 0 and 1, and with a rate of 0.1 one step
-moves the weight of the age by as much as all it should be. What FedAvg and FedProx end with is the
-last steps' draw of rows: its weight of the age has either sign, and the c-index is near 0.8 or near
-0.4. Published FedAvg is four seeds between 0.80 and 0.83 and one of 0.42; so is ours, in other
-seeds, and with the same first models in other ones again. The two means are known to about 0.08 and
-0.05, so the difference says little. FedAdam, FedYogi and FedAdagrad bound a step; ours falls to 0.6
-or 0.7 in one or two seeds, which FLamby's five do not show. Scaffold moves at a tenth of the rate
-and follows its first model, so with FLamby's it agrees seed by seed; its controls are weighted by
-examples, which is FLamby's variant and not the paper's.
+FLamby leaves the age in years, beside 38 indicators of 0 and 1, so with a rate of 0.1 one step can
+move the weight of the age further than it should ever be. What FedAvg and FedProx end with is the
+last steps' draw of rows: that weight has either sign, and the c-index is near 0.8 or near 0.4. The
+last column counts the latter, published, with their first models, and of ours. A published mean of
+five seeds is known to about 0.08 there and ours to 0.05, so that they agree says little. FedAdam,
+FedYogi and FedAdagrad bound a step, but a seed of ours may still end low, which none of FLamby's
+five does. Scaffold moves at a tenth of FedAvg's rate and follows its first model; with FLamby's own
+it has FLamby's mean. Its controls are weighted by examples, as FLamby's are and the paper's are
+not.
 
 **Our own setting.** The age is standardised by its pooled mean and deviation; the protocol is the
 same else. {own} Pooled ridge regression has 0.846.

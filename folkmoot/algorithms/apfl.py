@@ -30,7 +30,8 @@ from folkmoot.core.algorithm import Algorithm, Batch, LocalWork
 from folkmoot.core.errors import SettingsError, not_negative
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import seam
-from folkmoot.local.twin import model_in, twin
+from folkmoot.local.parts import model_in
+from folkmoot.local.twin import twin
 from folkmoot.optimizers import Optimizer
 
 

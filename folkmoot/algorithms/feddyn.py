@@ -71,7 +71,6 @@ def _regularized(work: LocalWork, alpha: float) -> LocalWork:
     """Add alpha * (x - sent) minus the client's memory to every gradient; renew the memory."""
     before = seam("feddyn", work)
     positive(alpha=alpha)
-    work = proximal(work, alpha)
 
     def own(sent: Tree) -> Tree:
         return {**own_of(work, sent), "memory": trees.zeros_like(sent["params"])}
@@ -86,4 +85,4 @@ def _regularized(work: LocalWork, alpha: float) -> LocalWork:
         memory = trees.axpy(-alpha, update.value["params"], own["memory"])
         return update, {**own, "memory": memory}
 
-    return work.changed(own=own, correct=correct, finish=finish)
+    return proximal(work.changed(own=own, correct=correct, finish=finish), alpha)

@@ -3,6 +3,9 @@
 Reddi et al., "Adaptive Federated Optimization", ICLR 2021, arXiv:2003.00295, algorithm 2: v starts
 at tau^2 and there is no bias correction, which FedAdam and FedYogi have as an option.
 
+Departures: deltas are weighted by examples, as in FedAvg; the paper's algorithm counts clients
+alike, which is `aggregator=uniform_mean()`.
+
 State: FedAvg's, and two moments of the mean delta. Cost: FedAvg's bytes and time.
 """
 

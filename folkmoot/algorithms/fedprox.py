@@ -1,8 +1,11 @@
 """FedProx: a proximal term keeps local models near the broadcast one.
 
 Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv:1812.06127,
-algorithm 2. The paper's inexactness (stopping by gamma) is replaced by a fixed number of local
-steps.
+algorithm 2.
+
+Departures: a fixed number of local steps replaces the paper's inexactness (stopping by gamma). The
+paper draws clients by their examples and counts them alike; here cohorts are drawn alike and deltas
+weighted by examples, as in FedAvg, unless `sampling=` and `aggregator=uniform_mean()` say so.
 
 State, exchange and bytes are FedAvg's; a local step costs one more pass over the parameters.
 """

@@ -28,7 +28,8 @@ from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Plan, Round, Se
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_own_models
 from folkmoot.local.full_loss import alone
-from folkmoot.local.stacked import PARTS, picked, starts
+from folkmoot.local.parts import apart, model_in
+from folkmoot.local.stacked import picked, starts
 
 
 def ifca(
@@ -93,12 +94,13 @@ def _choosing(work: LocalWork, k: int) -> LocalWork:
         return {"sums": torch.zeros(k, 2, dtype=torch.float64), "own": own}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        sums = []
-        for place in range(k):
-            one = trees.map(lambda leaf, place=place: leaf[place], sent["models"])
+        sums, leaves = [], [leaf.unbind() for leaf in trees.leaves(sent["models"])]
+        for place, found in enumerate(zip(*leaves, strict=True)):
+            one = trees.like(sent["models"], found)
             model = one["params"], one["buffers"], one["counts"]
-            # A copy, for a model may write into its inputs.
-            same = batch._replace(data=trees.clone(batch.data))
+            # A copy, for a model may write into its inputs; the last one may.
+            last = place == k - 1
+            same = batch if last else batch._replace(data=trees.clone(batch.data))
             if getattr(judge, "keeps", False):
                 judge.renew()  # type: ignore[attr-defined]
             sums.append(judge.measure(*model, same)["loss"])
@@ -127,16 +129,16 @@ def _training(work: LocalWork, k: int) -> LocalWork:
         return {**begun, "chosen": trees.clone(chosen)}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        chosen, carry = carry["chosen"], _without(carry)
+        carry, chosen = apart(carry, "chosen")
         return {**work.step(outer, {**sent, **chosen}, carry, batch), "chosen": chosen}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        chosen, carry = carry["chosen"], _without(carry)
+        carry, chosen = apart(carry, "chosen")
         update, own = work.finish({**sent, **chosen}, carry, seen)
         hot = _one_hot(own["cluster"], k)
         counts = trees.map(lambda a, b: a.double() - b.double(), update.counts, chosen["counts"])
         placed = trees.map(
-            lambda leaf: (_column(hot, leaf.dim()) * leaf).to(leaf.dtype),
+            lambda leaf: _column(hot.to(leaf.dtype), leaf.dim()) * leaf,
             {**update.value, "counts": counts},
         )
         return Update({**placed, "members": hot}, update.weight), own
@@ -164,12 +166,13 @@ def _moved(models: Tree, mean: Tree) -> Tree:
     share = torch.where(taken, mean["members"], 1.0)
 
     def moved(leaf: Tensor, delta: Tensor) -> Tensor:
-        new = leaf.double() + delta.double() / _column(share, leaf.dim() - 1)
+        new = (delta / _column(share.to(delta.dtype), leaf.dim() - 1)).add_(leaf)
         if not leaf.is_floating_point():
-            new = new >= 0.5 if leaf.dtype == torch.bool else new.round()
-        return torch.where(_column(taken, leaf.dim() - 1), new.to(leaf.dtype), leaf)
+            new = new >= 0.5 if leaf.dtype == torch.bool else new.round().to(leaf.dtype)
+        new[~taken] = leaf[~taken]
+        return new
 
-    return trees.map(moved, models, {part: mean[part] for part in PARTS})
+    return trees.map(moved, models, model_in(mean))
 
 
 def _one_hot(cluster: Tensor, k: int) -> Tensor:
@@ -179,7 +182,3 @@ def _one_hot(cluster: Tensor, k: int) -> Tensor:
 def _column(vector: Tensor, dims: int) -> Tensor:
     """Give a vector (k,) as many dimensions behind as a leaf has."""
     return vector.reshape(-1, *(1,) * dims)
-
-
-def _without(carry: Tree) -> Tree:
-    return {name: part for name, part in carry.items() if name != "chosen"}

@@ -24,12 +24,13 @@ from torch import Tensor
 from folkmoot.aggregators import uniform_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregate, Aggregator, Update
-from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Round, Seen, Task
+from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Round, Seen, Task, unchanged
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import optimizer_of, refuse_no_mean, seam
 from folkmoot.local.full_gradient import beside, full_gradient
 from folkmoot.local.full_gradient import mean as mean_gradient
-from folkmoot.local.personal import PARTS
+from folkmoot.local.grad import plus
+from folkmoot.local.parts import PARTS
 from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
 
 
@@ -152,17 +153,20 @@ def _with_control(work: LocalWork) -> LocalWork:
         return {**carry, "first": trees.clone({part: carry[part] for part in PARTS})}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        first, control = carry["first"], sent["control"]
-        gradient, _ = outer.objective.grad(
-            first["params"], first["buffers"], first["counts"], batch
-        )
-        shift = trees.sub(control, {name: gradient[name] for name in control})
-        inner = {**_without("first", carry), "own": {**carry["own"], "shift": shift}}
+        # A copy, for a model may write into its inputs.
+        first, same = carry["first"], batch._replace(data=trees.clone(batch.data))
+        gradient, _ = outer.objective.grad(first["params"], first["buffers"], first["counts"], same)
+        there = {name: gradient[name] for name in sent["control"]}
+        inner = {**_without("first", carry), "own": {**carry["own"], "there": there}}
         after = work.step(outer, sent, inner, batch)
-        return {**after, "own": _without("shift", after["own"]), "first": first}
+        return {**after, "own": _without("there", after["own"]), "first": first}
 
     def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
-        return trees.add(before(gradient, params, sent, own), own["shift"])
+        # What both have in common goes first, for it cancels to the last bit.
+        if before is unchanged:
+            return plus(plus(gradient, own["there"], -1.0), sent["control"])
+        away = trees.sub(before(gradient, params, sent, own), own["there"])
+        return trees.add(away, sent["control"])
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
         return work.finish(sent, _without("first", carry), seen)

@@ -28,9 +28,9 @@ from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Seen
 from folkmoot.core.errors import not_negative, positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_no_work
-from folkmoot.local.features import featured
+from folkmoot.local.features import Look, featured
 from folkmoot.local.module import ModuleObjective
-from folkmoot.local.personal import PARTS
+from folkmoot.local.parts import PARTS
 from folkmoot.optimizers import Optimizer
 
 
@@ -72,57 +72,50 @@ def moon(
 def _contrasted(work: LocalWork, features: str, mu: float, temperature: float) -> LocalWork:
     """Add the contrastive term to the local loss, and keep the local model for the next time."""
 
-    def term(z: Tensor, others: Tree) -> Tensor:
-        away = _cosine(z, others["previous"]) - _cosine(z, others["sent"])
-        return -mu * F.logsigmoid(-away / temperature)
+    def term(z: Tensor, beside: Tree) -> tuple[Tensor, Tensor]:
+        length, here = _polar(z)
+        away = _polar(beside["previous"])[1] - _polar(beside["sent"])[1]
+        # Equation 3 is log(1 + exp(s)), s = (sim(z, z_prev) - sim(z, z_glob)) / t.
+        cosine = (here * away).sum(1, keepdim=True)
+        s = cosine / temperature
+        slope = torch.addcmul(away, cosine, here, value=-1)
+        steep = torch.sigmoid(s) / length * (mu / temperature)
+        return mu * F.softplus(s[:, 0], threshold=50.0), steep * slope
 
     objective = featured(work.objective, features, term)
+    looks = {"sent": Look(objective), "previous": Look(objective)}
 
     def own(sent: Tree) -> Tree:
         first = trees.clone({part: sent[part] for part in PARTS})
         return {**own_of(work, sent), "previous": first}
 
-    def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
-        carry = work.start(sent, own, key)
-        return {**carry, "sent": trees.clone({part: carry[part] for part in PARTS})}
-
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        here = objective.with_precision(outer.objective.precision)  # type: ignore[attr-defined]
-        first, inner = _apart(carry)
         # What a client keeps has no personal leaves: they are as they were then.
-        last = {part: {**first[part], **carry["own"]["previous"][part]} for part in PARTS}
-        models = {"sent": first, "previous": last}
-        others = {
-            name: here.features(model["params"], model["buffers"], model["counts"], batch)
-            for name, model in models.items()
+        last = {part: {**sent[part], **carry["own"]["previous"][part]} for part in PARTS}
+        models = {"sent": sent, "previous": last}
+        seen = {
+            name: look(model["params"], model["buffers"], model["counts"], batch)
+            for (name, look), model in zip(looks.items(), models.values(), strict=True)
         }
         # A trial step looks whether the loss has a gradient; the term always has one.
         if isinstance(outer.objective, ModuleObjective):
-            batch = batch._replace(data={"data": batch.data, "beside": others})
+            here = objective.with_precision(outer.objective.precision)
+            batch = batch._replace(data={"data": batch.data, "beside": seen})
             outer = outer._replace(objective=here)
-        return {**work.step(outer, sent, inner, batch), "sent": first}
+        return work.step(outer, sent, carry, batch)
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        _, inner = _apart(carry)
-        update, own = work.finish(sent, inner, seen)
+        update, own = work.finish(sent, carry, seen)
         last = {part: {name: carry[part][name] for name in sent[part]} for part in PARTS}
         return update, {**own, "previous": last}
 
-    return work.changed(own=own, start=start, step=step, finish=finish)
+    return work.changed(own=own, step=step, finish=finish)
 
 
-def _apart(carry: Tree) -> tuple[Tree, Tree]:
-    """Split a carry into the model that was broadcast, and what the inner work knows."""
-    return carry["sent"], {key: part for key, part in carry.items() if key != "sent"}
+def _polar(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lengths of rows, (rows, 1), and the rows over them: products are cosines.
 
-
-def _cosine(z: Tensor, other: Tensor) -> Tensor:
-    """Return the cosine of each row with another's, (rows,); 0 where one of them is 0."""
-    z = z.to(other.dtype)
-    return (z * other).sum(1) / (_length(z) * _length(other))
-
-
-def _length(z: Tensor) -> Tensor:
-    """Return the length of each row, 1 where it is 0: its slope there is not finite."""
-    squares = z.square().sum(1)
-    return torch.where(squares > 0, squares, 1.0).sqrt()
+    The length of a row that is 0 is taken as 1.
+    """
+    length = F.threshold(torch.linalg.vector_norm(z, dim=1, keepdim=True), 0.0, 1.0)
+    return length, z / length

@@ -26,8 +26,8 @@ from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Seen
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_own_models, seam
+from folkmoot.local.parts import model_in
 from folkmoot.local.proximal import drawn
-from folkmoot.local.twin import model_in
 from folkmoot.optimizers import Optimizer
 
 
@@ -98,7 +98,7 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
             same = batch._replace(data=trees.clone(batch.data)) if left else batch
             moving = work.step(inner, near, {**moving, **shown}, same)
         theta = moving["params"]
-        trees.axpy_(w, lr * lam, trees.sub(theta, w))
+        _go(w, lr * lam, theta)
         return {**moving, "params": w, "theta": theta}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
@@ -111,6 +111,15 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
         return theta
 
     return work.changed(own=own, start=start, step=step, finish=finish, model=model)
+
+
+def _go(w: Tree, share: float, theta: Tree) -> None:
+    """Move w a share of the way to theta: in one pass, which mapped leaves do not have."""
+    leaves, there = trees.leaves(w), trees.aligned(w, theta)
+    if trees.is_ordinary(leaves[0]):
+        trees.each("lerp_", leaves, there, share)
+    else:
+        trees.axpy_(w, share, trees.sub(theta, w))
 
 
 def _without(carry: Tree) -> Tree:

@@ -5,8 +5,10 @@ arXiv:1910.06378, algorithm 1 with option I (a client's control is the gradient 
 model) or II (it is read off the path of its local steps).
 
 Departures: with momentum in the local steps, option II divides by the distance that as many unit
-gradients would have moved, which in the paper's plain steps is K * lr. Option I takes the gradient
-over the first epoch's batches. BatchNorm statistics are averaged and have no control.
+gradients would have moved, which in the paper's plain steps is K * lr. `clip_gradient` clips the
+corrected gradient, so option II comes to a client's own gradient over several rounds. Option I
+takes the gradient over the first epoch's batches. BatchNorm statistics are averaged and have no
+control.
 
 State: beside the model, the server's control c; each client keeps its own control c_i. Cost: twice
 FedAvg's bytes both ways; a local step makes one more pass over the parameters and, with option I,

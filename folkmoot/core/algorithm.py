@@ -62,7 +62,10 @@ class Objective(Protocol):
         ...
 
     def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
-        """Return the gradient and the loss, [], of a batch; buffers and counts are written into."""
+        """Return the gradient and the loss, [], of a batch; buffers and counts are written into.
+
+        The gradient is the caller's, who may write into it: keep none, and give none twice.
+        """
         ...
 
     def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
@@ -71,7 +74,10 @@ class Objective(Protocol):
 
 
 Correct = Callable[[Tree, Tree, Tree, Tree], Tree]
-"""`correct(gradient, params, sent, own)` -> gradient: the one seam before the optimizer step."""
+"""`correct(gradient, params, sent, own)` -> gradient: the one seam before the optimizer step.
+
+It may write into the gradient that it is given, which is no one else's.
+"""
 
 
 def unchanged(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
@@ -82,8 +88,9 @@ def unchanged(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
 class LocalWork(NamedTuple):
     """The client's half of a task: pure functions that every engine can run.
 
-    A carry holds tensors only. `step` may write into its carry, never into `sent` or `own`; it has
-    no `if` on a tensor. The engine gives each client a carry that shares no memory with `sent`.
+    A carry holds tensors only. `step` may write into its carry, never into `sent` or `own`, also
+    where that stands in the carry as "own"; it has no `if` on a tensor. The engine gives each
+    client a carry that, but for "own", shares no memory with `sent` or what the client keeps.
     """
 
     name: str
@@ -106,8 +113,6 @@ class LocalWork(NamedTuple):
     """Whether steps learn; evaluation works do not, so the engine need not copy what was sent."""
     optimizer: Any = None
     """What steps along the corrected gradient; None in a work that writes its own step."""
-    pull: float = 0.0
-    """How strongly each step draws shared parameters to those that were broadcast."""
     personal: frozenset[str] = frozenset()
     """Leaves of the model that stay with each client."""
     model: Callable[[Tree, Tree], Tree] | None = None

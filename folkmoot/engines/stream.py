@@ -21,6 +21,7 @@ from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import Cut, Draws, batches, cut, draw, rows
 from folkmoot.engines.clock import now
+from folkmoot.engines.memory import places, refuse_written, versions
 from folkmoot.local.diagnose import explain, where
 
 
@@ -163,6 +164,7 @@ class Stream:
                 work.objective.renew()  # type: ignore[attr-defined]
             if own is None:
                 own = work.own(sent) if work.own else {}
+            before = versions(sent, own)
             carry = work.start(sent, own, ready[1].keys[0])
             if work.train:
                 carry = self._private(work, carry, sent, own)
@@ -171,7 +173,9 @@ class Stream:
                 carry = latest
                 steps += 1
             stage = "finish"
-            return work.finish(sent, carry, Seen(steps, ready[0].used))
+            done = work.finish(sent, carry, Seen(steps, ready[0].used))
+            refuse_written(work, before, sent, own)
+            return done
         except Skipped:
             raise
         except Exception as error:
@@ -221,7 +225,7 @@ class Stream:
         """Copy what a carry shares with the broadcast or the client's own state into the arena."""
         fresh = self._sent is not sent
         if fresh:
-            self._sent, self._sent_memory = sent, _memory(sent)
+            self._sent, self._sent_memory = sent, places(sent)
         layout = _channels_last if getattr(work.objective, "channels_last", False) else torch.clone
         private: Tree = {}
         for name, part in carry.items():
@@ -243,7 +247,7 @@ class Stream:
 
     def _lasting(self, own: Tree) -> Tree:
         """Copy what lies in memory that the next client will use, or in a part of a larger one."""
-        arena = _memory(self._arena)
+        arena = places(self._arena)
 
         def lasting(leaf: Tensor) -> Tensor:
             memory = leaf.untyped_storage()
@@ -253,8 +257,8 @@ class Stream:
         return trees.map(lasting, own)
 
     def _shares(self, part: Tree, own: Tree) -> bool:
-        memory = _memory(part)
-        return not memory.isdisjoint(self._sent_memory) or not memory.isdisjoint(_memory(own))
+        memory = places(part)
+        return not memory.isdisjoint(self._sent_memory) or not memory.isdisjoint(places(own))
 
 
 def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
@@ -266,10 +270,6 @@ def learn_randomness(setting: Setting, task: Task, cohort: Cohort) -> None:
     stream = Stream(setting)
     with one_thread(), suppress(Skipped):
         stream.train(task._replace(work=work), cohort, cohort.clients[0], None)
-
-
-def _memory(tree: Tree) -> set[int]:
-    return {leaf.untyped_storage().data_ptr() for leaf in trees.leaves(tree)}
 
 
 def _channels_last(leaf: Tensor) -> Tensor:

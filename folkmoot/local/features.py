@@ -1,11 +1,13 @@
 """What a layer gives, beside what a model gives: for losses on representations.
 
 A layer's output is caught by a hook that stays for one pass. So a model keeps its names, its
-replicas, and all that is known of its passes; metrics and finished models are the plain ones.
+replicas, and all that is known of its passes; metrics and finished models are the plain ones. A
+model that is only looked at has a replica of its own, to which it stays bound.
 """
 
 import copy
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.local.module import ModuleObjective
 from folkmoot.local.replica import Replica, call
 
-Term = Callable[[Tensor, Tree], Tensor]
-"""`term(features, beside)` -> (rows,): what is added to the loss of each row."""
+Term = Callable[[Tensor, Tree], tuple[Tensor, Tensor]]
+"""`term(features, beside)` -> (values, slopes): what is added to the loss of each row, (rows,), and
+its gradient by the features, (rows, n). In closed form, for autograd would take more calls."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,8 +39,8 @@ class FeaturedObjective(ModuleObjective):
     layer: str = ""
     """The submodule whose output is looked at."""
     term: Term = None  # type: ignore[assignment]
-    traced: dict[bool, nn.Module] = dataclasses.field(default_factory=dict, repr=False)
-    """For the compiler, in training (True) and evaluation: (outputs, what the layer gives)."""
+    traced: nn.Module = None  # type: ignore[assignment]
+    """For the compiler: (outputs, what the layer gives)."""
 
     def replica(self) -> Replica:
         """Return the plain objective's replica of this thread."""
@@ -54,32 +58,11 @@ class FeaturedObjective(ModuleObjective):
             )
         return self.variants[precision]  # type: ignore[return-value]
 
-    def features(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tensor:
-        """Return what the layer gives for a plain batch, (rows, n), without a gradient.
-
-        In evaluation mode: nothing is dropped, and no statistics are taken or written.
-        """
-        inputs, _ = self.split(batch.data)
-        if torch.compiler.is_compiling():
-            with torch.no_grad():
-                return _rows([_traced(self.traced[False], params, inputs)[1]], self.layer)
-        replica = self.replica()
-        replica.mode(False)
-        model = replica.judging(params, buffers, counts)
-        with (
-            torch.no_grad(),
-            model,
-            replica.randomness(batch.key),
-            _caught(replica.module, self.layer) as caught,
-        ):
-            call(replica.module, inputs)
-        return _rows(caught, self.layer)
-
     def _traced_grad(self, params: Tree, batch: Batch) -> tuple[Tree, Tensor]:
         inputs, targets = self.split(batch.data["data"])
 
         def value(leaves: Tree) -> Tensor:
-            outputs, found = _traced(self.traced[True], leaves, inputs)
+            outputs, found = _traced(self.traced, leaves, inputs)
             return self._with_term(outputs, [found], targets, batch)
 
         return torch.func.grad_and_value(value)(params)
@@ -92,8 +75,15 @@ class FeaturedObjective(ModuleObjective):
 
     def _with_term(self, outputs: Any, caught: list[Any], targets: Any, batch: Batch) -> Tensor:
         loss = self._weigh(outputs, targets, batch.weight)
-        added = self.term(_rows(caught, self.layer), batch.data["beside"])
-        return loss + (added.mean() if batch.weight is None else (added * batch.weight).sum())
+        z = _rows(caught, self.layer)
+        values, slopes = self.term(z.detach(), batch.data["beside"])
+        if batch.weight is None:
+            value, slopes = values.mean(), slopes / len(z)
+        else:
+            value, slopes = values @ batch.weight, slopes * batch.weight[:, None]
+        # A product that has these slopes, and then the value that it should have.
+        along = (z * slopes).sum()
+        return loss + along + (value - along.detach())
 
 
 def featured(objective: Any, layer: str, term: Term) -> FeaturedObjective:
@@ -103,7 +93,7 @@ def featured(objective: Any, layer: str, term: Term) -> FeaturedObjective:
         objective: Of a PyTorch module, such as `classifier(model)`.
         layer: Name of a submodule, as `named_modules()` gives it, that is called once in each
             forward pass and returns a tensor whose first dimension is the rows.
-        term: `term(features, beside)` -> (rows,), features (rows, n).
+        term: `term(features, beside)` -> (values, slopes), see `Term`.
 
     Raises:
         SettingsError: If the model has no such layer, or the objective is of another make.
@@ -121,9 +111,54 @@ def featured(objective: Any, layer: str, term: Term) -> FeaturedObjective:
             f"{layer!r}. {known}"
         )
     fields = {field.name: getattr(objective, field.name) for field in dataclasses.fields(objective)}
-    traced = {mode: _looked_into(objective.model, layer).train(mode) for mode in (True, False)}
+    traced = _looked_into(objective.model, layer).train()
     own = {"variants": {}, "plain": objective, "layer": layer, "term": term, "traced": traced}
     return FeaturedObjective(**{**fields, **own})
+
+
+class Look:
+    """Gives what a layer of one model gives, (rows, n), without a gradient.
+
+    In evaluation mode: nothing is dropped, and no statistics are taken or written. Have one for
+    each model that steps look at: it stays bound to its tensors.
+    """
+
+    def __init__(self, objective: FeaturedObjective) -> None:
+        self._objective = objective
+        self._traced = _looked_into(objective.model, objective.layer).eval()
+        self._threads = threading.local()
+
+    def __call__(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tensor:
+        """Return the layer's output for a plain batch."""
+        # A copy, for a model may write into its inputs.
+        inputs, _ = self._objective.split(trees.clone(batch.data))
+        if torch.compiler.is_compiling():
+            with torch.no_grad():
+                return _rows([_traced(self._traced, params, inputs)[1]], self._objective.layer)
+        replica, found = self._replica()
+        if replica.keeps:
+            replica.renew()
+        model, draws = replica.judging(params, buffers, counts), replica.randomness(batch.key)
+        with torch.no_grad(), model, draws:
+            call(replica.module, inputs)
+        caught = [*found]
+        found.clear()
+        return _rows(caught, self._objective.layer)
+
+    def _replica(self) -> tuple[Replica, list[Any]]:
+        """Return this thread's replica, and the list that receives what its layer gives."""
+        if not hasattr(self._threads, "own"):
+            replica, found = Replica(self._objective.model), []
+
+            def catch(module: nn.Module, inputs: Any, output: Any) -> None:
+                found.append(output)
+
+            replica.module.get_submodule(self._objective.layer).register_forward_hook(catch)
+            replica.mode(False)
+            # What evaluation draws is learnt, and watched, in one place.
+            replica.evaluation_draws = self._objective.replica().evaluation_draws
+            self._threads.own = replica, found
+        return self._threads.own
 
 
 @contextmanager

@@ -102,10 +102,14 @@ def _add(full: Tree, objective: Objective, batch: Batch) -> None:
         share = share * (batch.epoch == 0)
     elif batch.epoch:
         return
-    gradient, _ = objective.grad(full["params"], full["buffers"], full["counts"], batch)
-    pairs = zip(trees.leaves(full["sum"]), trees.aligned(full["sum"], gradient), strict=True)
-    for kept, leaf in pairs:
-        kept.add_((leaf * share).to(kept.dtype))
+    # A copy, for a model may write into its inputs.
+    same = batch._replace(data=trees.clone(batch.data))
+    gradient, _ = objective.grad(full["params"], full["buffers"], full["counts"], same)
+    if isinstance(share, Tensor):
+        by_rows = share
+        gradient = trees.map(lambda leaf: leaf * by_rows.to(leaf.dtype), gradient)
+        share = 1
+    trees.axpy_(full["sum"], share, gradient)
 
 
 def _without_sum(carry: Tree) -> Tree:

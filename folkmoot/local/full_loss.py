@@ -10,11 +10,15 @@ import threading
 import torch
 from torch import Tensor
 
+from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import refuse_no_work
 from folkmoot.local.module import ModuleObjective
+
+_TINY = 1e-30
+"""Divides what is added over no example, which is 0."""
 
 
 def beside(verb: str, work: LocalWork) -> LocalWork:
@@ -30,7 +34,6 @@ def beside(verb: str, work: LocalWork) -> LocalWork:
         SettingsError: If `work` is none.
     """
     refuse_no_work(verb, work)
-    judges: dict[Objective, Objective] = {}
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
         nothing = torch.zeros(2, dtype=torch.float64)
@@ -40,9 +43,7 @@ def beside(verb: str, work: LocalWork) -> LocalWork:
         sums, epoch = carry["loss"], batch.epoch
         if isinstance(epoch, Tensor) or not epoch:
             # An engine may have replaced the objective.
-            if outer.objective not in judges:
-                judges[outer.objective] = alone(outer.objective)
-            found = _measured(judges[outer.objective], sent, batch)
+            found = _measured(alone(outer.objective), sent, batch)
             sums = sums + (found * (epoch == 0) if isinstance(epoch, Tensor) else found)
         return {**work.step(outer, sent, _without(carry), batch), "loss": sums}
 
@@ -55,7 +56,7 @@ def beside(verb: str, work: LocalWork) -> LocalWork:
 def mean(carry: Tree) -> Tensor:
     """Return the full loss of what was sent, float64 [], as a mean over examples; 0 over none."""
     added, examples = carry["loss"].unbind()
-    return added / torch.where(examples > 0, examples, 1.0)
+    return added / examples.clamp(min=_TINY)
 
 
 def alone(objective: Objective) -> Objective:
@@ -66,16 +67,24 @@ def alone(objective: Objective) -> Objective:
     """
     if not isinstance(objective, ModuleObjective):
         return objective
-    return dataclasses.replace(
-        objective, metrics=objective.metrics[:1], threads=threading.local(), variants={}
-    )
+    # One for good, kept where nobody looks for what a program was built with.
+    found = objective.variants.get("judge")
+    if found is None:
+        metrics = objective.metrics[:1]
+        found = dataclasses.replace(
+            objective, metrics=metrics, threads=threading.local(), variants={}
+        )
+        objective.variants["judge"] = found
+    return found
 
 
 def _measured(judge: Objective, sent: Tree, batch: Batch) -> Tensor:
     """Return the loss of what was sent, added over a batch's rows, and their number."""
     if isinstance(judge, ModuleObjective) and judge.keeps:
         judge.renew()
-    found: Tensor = judge.measure(sent["params"], sent["buffers"], sent["counts"], batch)["loss"]
+    # A copy, for a model may write into its inputs.
+    same = batch._replace(data=trees.clone(batch.data))
+    found: Tensor = judge.measure(sent["params"], sent["buffers"], sent["counts"], same)["loss"]
     return found
 
 

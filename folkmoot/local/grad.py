@@ -14,6 +14,7 @@ from folkmoot.core import tree as trees
 from folkmoot.core.tree import Tree, is_ordinary
 
 _ONE = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
+_ONES = {one.untyped_storage().data_ptr() for one in _ONE.values()}
 _run_backward = torch.autograd.Variable._execution_engine.run_backward
 
 
@@ -57,11 +58,17 @@ def differentiate(value: Tensor, aliases: Sequence[Tensor]) -> list[Tensor]:
 def plus(gradient: Tree, x: Tree, factor: float = 1.0) -> Tree:
     """Return gradient + factor * x, for a gradient that was just taken and is nobody else's.
 
-    It is written into where its leaves are their own memory: autograd may give two leaves one.
+    It is written into where each leaf has memory of its own: autograd may give two leaves one, or
+    parts of one, or the 1 with which it began.
     """
     found = trees.leaves(gradient)
-    places = {leaf.data_ptr() for leaf in found if is_ordinary(leaf) and leaf.is_contiguous()}
-    if len(places) < len(found) or not all(map(is_ordinary, trees.leaves(x))):
+    memory = {
+        leaf.untyped_storage().data_ptr()
+        for leaf in found
+        if is_ordinary(leaf) and leaf.is_contiguous()
+    }
+    whole = len(memory) == len(found) and memory.isdisjoint(_ONES)
+    if not whole or not all(map(is_ordinary, trees.leaves(x))):
         return trees.axpy(factor, x, gradient)
     trees.axpy_(gradient, factor, x)
     return gradient

@@ -2,8 +2,8 @@
 
 Arivazhagan et al., "Federated Learning with Personalization Layers", 2019, arXiv:1912.00818
 (FedPer). A client trains the whole model; the leaves that are named never travel, up or down, never
-count in a norm, and are there again when the client is asked the next time. All clients begin with
-the first model's.
+count in the norm of an update, and are there again when the client is asked the next time. All
+clients begin with the first model's. A local gradient that is clipped is that of the whole model.
 
 What rides on a work (a pull, a control variate) sees shared leaves only: the seam between gradient
 and step is given them alone, and what it returns is put beside the personal ones. `start` and
@@ -29,11 +29,11 @@ from folkmoot.core.algorithm import (
     Task,
     unchanged,
 )
-from folkmoot.core.tree import Tree
+from folkmoot.core.tree import Tree, is_ordinary
 from folkmoot.local.chosen import Keep, chosen
 from folkmoot.local.composed import own_of, refuse_own_models
-
-PARTS = ("params", "buffers", "counts")
+from folkmoot.local.parts import PARTS, apart, model_in
+from folkmoot.local.proximal import Pull
 
 
 def personal(work: LocalWork, keep: Keep) -> LocalWork:
@@ -115,17 +115,16 @@ def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
         if "kept" not in own:
             # A transform has been put on since, and the same leaves are kept around that.
             return work.start(sent, own, key)
-        own, mine = _apart(own)
+        own, mine = apart(own, "kept")
         return {**work.start(_whole(sent, mine, order), own, key), "kept": mine}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         if "kept" not in carry:
             return work.step(outer, sent, carry, batch)
-        carry, mine = _apart(carry)
+        carry, mine = apart(carry, "kept")
         inner = work._replace(
             objective=outer.objective,
             optimizer=outer.optimizer,
-            pull=outer.pull,
             personal=kept,
             correct=_on_shared(outer.correct, kept, sent),
         )
@@ -135,7 +134,7 @@ def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
         if "kept" not in carry:
             return work.finish(sent, carry, seen)
         shown = {part: without(tree, kept, names) for part, tree in carry.items() if part in PARTS}
-        carry, before = _apart(carry)
+        carry, before = apart(carry, "kept")
         update, own = work.finish(sent, {**carry, **shown}, seen)
         if not work.train:
             return update, own
@@ -147,8 +146,7 @@ def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
         return Update(value, update.weight, counts), {**own, "kept": mine}
 
     def model(sent: Tree, own: Tree) -> Tree:
-        whole = _whole(sent, own["kept"], order)
-        return {part: whole[part] for part in PARTS}
+        return model_in(_whole(sent, own["kept"], order))
 
     return work._replace(
         own=own,
@@ -182,11 +180,6 @@ def _names(model: Tree) -> frozenset[str]:
     return frozenset(name for part in PARTS for name in model[part])
 
 
-def _apart(tree: Tree) -> tuple[Tree, Tree]:
-    """Split a client's state or carry into what the inner work knows, and the personal leaves."""
-    return {key: value for key, value in tree.items() if key != "kept"}, tree["kept"]
-
-
 def _whole(sent: Tree, mine: Tree, order: dict[str, tuple[str, ...]]) -> Tree:
     """Return what was sent with a client's own leaves in their places."""
     joined = {
@@ -203,12 +196,28 @@ def _on_shared(correct: Correct | None, kept: frozenset[str], sent: Tree) -> Cor
     """Let a correction see shared leaves only."""
     if correct is None or correct is unchanged:
         return correct
+    if isinstance(correct, Pull):
+        # A step that looks for a pull finds it.
+        return Pull(_on_shared(correct.before, kept, sent) or unchanged, correct.mu, kept)
 
     def shared(tree: Tree) -> Tree:
         return {name: leaf for name, leaf in tree.items() if name not in kept}
 
     def corrected(gradient: Tree, params: Tree, whole: Tree, own: Tree) -> Tree:
-        moved: Any = correct(shared(gradient), shared(params), sent, own)
+        moved: Any = correct(_apart_from(kept, gradient), shared(params), sent, own)
         return {name: moved.get(name, leaf) for name, leaf in gradient.items()}
 
     return corrected
+
+
+def _apart_from(kept: frozenset[str], gradient: Tree) -> Tree:
+    """Return the gradient of shared leaves, without memory that autograd gave a personal one too:
+    a correction may write into it."""
+    shared = {name: leaf for name, leaf in gradient.items() if name not in kept}
+    if not all(map(is_ordinary, gradient.values())):
+        return shared
+    memory = {leaf.untyped_storage().data_ptr() for name, leaf in gradient.items() if name in kept}
+    return {
+        name: leaf.clone() if leaf.untyped_storage().data_ptr() in memory else leaf
+        for name, leaf in shared.items()
+    }

@@ -4,8 +4,10 @@ Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv
 equation 2: mu / 2 * ||w - w_sent||^2 is added to the loss, so mu * (w - w_sent) to the gradient.
 """
 
+import dataclasses
+
 from folkmoot.core import tree as trees
-from folkmoot.core.algorithm import LocalWork, unchanged
+from folkmoot.core.algorithm import Correct, LocalWork, unchanged
 from folkmoot.core.errors import not_negative
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import seam
@@ -28,13 +30,36 @@ def proximal(work: LocalWork, mu: float) -> LocalWork:
 
 def drawn(work: LocalWork, mu: float) -> LocalWork:
     """Return a work as a step is given it, pulled by `mu` more."""
-    if work.optimizer is not None:
-        # Who steps by an optimizer knows how to draw at the least cost.
-        return work._replace(pull=work.pull + mu)
-    before = work.correct or unchanged
+    return work._replace(correct=Pull(work.correct or unchanged, mu))
 
-    def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
-        pull = trees.sub(params, sent["params"])
-        return trees.axpy(mu, pull, before(gradient, params, sent, own))
 
-    return work._replace(correct=correct)
+@dataclasses.dataclass(frozen=True)
+class Pull:
+    """A correction that adds the pull to what another one makes of the gradient.
+
+    A step may look for it, and draw the parameters in place instead.
+    """
+
+    before: Correct
+    mu: float
+    personal: frozenset[str] = frozenset()
+    """Leaves that are not pulled, where a step is given the whole model."""
+
+    def __call__(self, gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
+        """Return the corrected gradient with mu * (params - sent) of the shared leaves."""
+        gradient = self.before(gradient, params, sent, own)
+        away = trees.sub(self.shared(params), self.shared(sent["params"]))
+        return {**gradient, **trees.axpy(self.mu, away, self.shared(gradient))}
+
+    def draw_(self, params: Tree, sent: Tree, lr: float) -> None:
+        """Move shared parameters as a plain step of rate `lr` along the pull does."""
+        near = self.shared(params)
+        # Of w - lr (g + mu (w - w_sent)) the pull goes the share lr * mu of the way back.
+        away = trees.aligned(near, self.shared(sent["params"]))
+        trees.each("lerp_", trees.leaves(near), away, lr * self.mu)
+
+    def shared(self, tree: Tree) -> Tree:
+        """Return the leaves on which the pull acts."""
+        if not self.personal:
+            return tree
+        return {name: leaf for name, leaf in tree.items() if name not in self.personal}

@@ -13,6 +13,7 @@ from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Plan, Seen, unchanged
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.tree import Tree, is_ordinary
+from folkmoot.local.proximal import Pull
 from folkmoot.optimizers import Optimizer, Rate, rate_at
 from folkmoot.optimizers import sgd as plain_sgd
 
@@ -112,21 +113,18 @@ def descent(
         params = carry["params"]
         gradient, _ = work.objective.grad(params, carry["buffers"], carry["counts"], batch)
         # The work's own, so that a transform which replaces it is heard.
-        moving = work.optimizer
+        moving, correct = work.optimizer, work.correct
         round_number = int(sent["round"]) if moving.scheduled else 0
-        share = _share_of_the_way(work, params, round_number) if clip_gradient is None else None
-        if work.pull and share is None:
-            gradient = {**gradient, **_pulled(work, gradient, params, sent["params"])}
-        if work.correct is not None and work.correct is not unchanged:
-            gradient = work.correct(gradient, params, sent, carry["own"])
+        pull = None
+        if isinstance(correct, Pull) and clip_gradient is None and _is_plain(moving, params):
+            pull, correct = correct, correct.before
+        if correct is not None and correct is not unchanged:
+            gradient = correct(gradient, params, sent, carry["own"])
         if clip_gradient is not None:
             length = trees.norm(gradient)
-            factor = (clip_gradient / length.clamp(min=clip_gradient)).to(torch.float32)
-            gradient = trees.scale(factor, gradient)
-        if work.pull and share is not None:
-            near = _shared(work, params)
-            away = trees.aligned(near, _shared(work, sent["params"]))
-            trees.each("lerp_", trees.leaves(near), away, share)
+            gradient = trees.scale(clip_gradient / length.clamp(min=clip_gradient), gradient)
+        if pull is not None:
+            pull.draw_(params, sent, rate_at(moving.rate, round_number))
         moving.step(params, gradient, carry["optimizer"], round_number, -1.0)
         return carry
 
@@ -138,27 +136,10 @@ def descent(
     return LocalWork("train", objective, checked(plan), start, step, finish, optimizer=optimizer)
 
 
-def _share_of_the_way(work: LocalWork, params: Tree, round: int) -> float | None:
-    """Return which share of the way back a plain step makes of a pull; None for other steps.
-
-    Of w - lr (g + mu (w - w_sent)) the pull is one pass in place, which mapped leaves do not have.
-    """
-    rate = work.optimizer.rate
-    plain = work.pull and rate is not None and is_ordinary(trees.leaves(params)[0])
-    return rate_at(rate, round) * work.pull if plain else None
-
-
-def _pulled(work: LocalWork, gradient: Tree, params: Tree, sent: Tree) -> Tree:
-    """Return the gradient of shared leaves with the pull."""
-    away = trees.sub(_shared(work, params), _shared(work, sent))
-    return trees.axpy(work.pull, away, _shared(work, gradient))
-
-
-def _shared(work: LocalWork, tree: Tree) -> Tree:
-    """Return the leaves on which a pull acts; personal ones have gone nowhere."""
-    if not work.personal:
-        return tree
-    return {name: leaf for name, leaf in tree.items() if name not in work.personal}
+def _is_plain(optimizer: Optimizer, params: Tree) -> bool:
+    """Tell whether a step is its rate times the gradient, on leaves that are neither mapped nor
+    traced: a pull is then one pass in place."""
+    return optimizer.rate is not None and is_ordinary(trees.leaves(params)[0])
 
 
 def _floats(model: Tree) -> Tree:

@@ -16,6 +16,9 @@ from folkmoot.core.errors import not_negative
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import seam
 
+_TINY = 1e-30
+"""A gradient shorter than that moves the model by less than `rho`."""
+
 
 def sharpness_aware(work: LocalWork, rho: float) -> LocalWork:
     """Take every local gradient at the worst model within `rho`, to first order.
@@ -60,12 +63,17 @@ class _Sharp(NamedTuple):
         """Return the gradient at the moved model, and the loss where it was not moved."""
         # The second pass must not count its batch again.
         held = trees.clone(buffers), trees.clone(counts)
-        gradient, loss = self.plain.grad(params, buffers, counts, batch)
-        length = trees.norm(gradient)
+        # A copy, for a model may write into its inputs.
+        same = batch._replace(data=trees.clone(batch.data))
+        gradient, loss = self.plain.grad(params, buffers, counts, same)
+        # In the gradient's precision: it sets how far the move goes, and nothing else.
+        length = torch.stack(trees.each("norm", trees.leaves(gradient))).norm()
         # Where there is no slope there is no direction, and the model stays.
-        share = torch.where(length > 0, self.rho / length, 0.0)
+        by_length = length.clamp(min=_TINY).reciprocal()
         worst = trees.map(
-            lambda leaf, slope: leaf + slope * share.to(slope.dtype), params, gradient
+            lambda w, g: torch.addcmul(w, g, by_length.to(g.dtype), value=self.rho),
+            params,
+            gradient,
         )
         gradient, _ = self.plain.grad(worst, *held, batch)
         return gradient, loss

@@ -12,9 +12,8 @@ from folkmoot.core import tree as trees
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import kind_of
+from folkmoot.local.parts import PARTS
 from folkmoot.local.replica import shared_leaves
-
-PARTS = ("params", "buffers", "counts")
 
 
 def picked(models: Tree, cluster: Tensor) -> Tree:
@@ -50,7 +49,8 @@ def starts(
             f"{kind_of(models)}."
         )
     if len(found) < 2:
-        raise SettingsError(f"{verb}() needs at least 2 models, but was given {len(found)}.")
+        count = models if isinstance(models, int) else len(found)
+        raise SettingsError(f"{verb}() needs at least 2 models, but was given {count}.")
     for one, other in itertools.combinations(range(len(found)), 2):
         pairs = zip(*(trees.leaves(found[at]["params"]) for at in (one, other)), strict=True)
         if all(torch.equal(a, b) for a, b in pairs):

@@ -14,8 +14,7 @@ from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Seen
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_own_models, seam
-
-PARTS = ("params", "buffers", "counts")
+from folkmoot.local.parts import PARTS, apart, model_in
 
 Advance = Callable[[LocalWork, Tree, Tree, Tree, Batch], Tree]
 """`advance(work, sent, carry, twin, batch)` -> twin, before the work's own step is taken.
@@ -47,13 +46,13 @@ def twin(verb: str, work: LocalWork, advance: Advance, more: Tree | None = None)
         return {**own_of(work, sent), "twin": {**model_in(sent), **(more or {})}}
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
-        own, mine = apart(own)
+        own, mine = apart(own, "twin")
         begun = work.start({**sent, **model_in(mine)}, own, key)
         second = {name: part for name, part in begun.items() if name != "own"}
         return {**work.start(sent, own, key), "twin": {**mine, **second}}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        carry, mine = apart(carry)
+        carry, mine = apart(carry, "twin")
         # A copy, for a model may write into its inputs.
         same = batch._replace(data=trees.clone(batch.data))
         moved = advance(outer, sent, carry, {**mine, "own": carry["own"]}, same)
@@ -61,7 +60,7 @@ def twin(verb: str, work: LocalWork, advance: Advance, more: Tree | None = None)
         return {**work.step(outer, sent, carry, batch), "twin": second}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        carry, mine = apart(carry)
+        carry, mine = apart(carry, "twin")
         update, own = work.finish(sent, carry, seen)
         return update, {**own, "twin": {name: mine[name] for name in kept}}
 
@@ -69,13 +68,3 @@ def twin(verb: str, work: LocalWork, advance: Advance, more: Tree | None = None)
         return model_in(own["twin"])
 
     return work.changed(own=own, start=start, step=step, finish=finish, model=model)
-
-
-def model_in(tree: Tree) -> Tree:
-    """Return the part of a tree that is a model."""
-    return {part: tree[part] for part in PARTS}
-
-
-def apart(tree: Tree) -> tuple[Tree, Tree]:
-    """Split a client's state or carry into what the inner work knows, and the twin."""
-    return {key: value for key, value in tree.items() if key != "twin"}, tree["twin"]

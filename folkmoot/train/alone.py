@@ -22,8 +22,9 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Objective, Round, Task
 from folkmoot.core.engine import Opener
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import kind_of, own_of, refuse_no_work, refuse_own_models
-from folkmoot.local.personal import PARTS, personal
+from folkmoot.local.composed import kind_of, own_of, refuse_own_models
+from folkmoot.local.parts import PARTS, model_in
+from folkmoot.local.personal import personal
 from folkmoot.train.progress import Progress
 from folkmoot.train.result import Result
 from folkmoot.train.run import run
@@ -45,13 +46,13 @@ def alone(work: LocalWork, first: Tree) -> Algorithm:
             gradients by what clients share.
     """
     refuse_own_models("alone", work)
-    if work.pull or (work.correct is not None and work.correct is not unchanged):
+    if work.correct is not None and work.correct is not unchanged:
         raise SettingsError(
             f"Work {work.name!r} corrects its gradients by what clients share, but a client that "
             "trains alone shares nothing. Give the work without that transform, such as "
             "fm.local.sgd(...)."
         )
-    model = {part: first[part] for part in PARTS}
+    model = model_in(first)
     kept = personal(work, "*")
 
     def own(sent: Tree) -> Tree:
@@ -129,10 +130,11 @@ def plain_work(verb: str, result: Result, work: LocalWork | None) -> LocalWork:
     """Return the work that was given, or the run's without what transforms have put on it.
 
     Raises:
-        SettingsError: If it is no work, or none was given and the run's is not known.
+        SettingsError: If it is no work, or one whose clients have models of their own; or if none
+            was given and the run's is not known.
     """
     if work is not None:
-        refuse_no_work(verb, work)
+        refuse_own_models(verb, work)
         return work
     program = (result.base or result).program
     if program is None:

@@ -28,8 +28,8 @@ _STATES = "states"
 _SUM = "sha256"
 _BLANK = "0" * 64
 """Stands in the file's metadata while its sum is taken."""
-_FREE = ("initial_model",)
-"""Facts that may differ: a run that goes on takes its model from the checkpoint."""
+_FIRST = "initial_model"
+"""A fact that may differ where a run that goes on has all of its model from the checkpoint."""
 _MOST_NAMED = 5
 
 
@@ -169,13 +169,19 @@ def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
     Raises:
         SettingsError: Naming each setting that differs, with both values.
     """
-    # What a run says of itself comes before what its functions hold.
-    names = sorted({**now, **stored}, key=lambda name: "." in name)
+    # What a run says of itself comes before what its functions are and hold.
+    names = sorted({**now, **stored}, key=lambda name: "." in name or name == "is")
     changed = [
         f"{name} was {stored.get(name)!r} and is {now.get(name)!r}"
         for name in names
-        if stored.get(name) != now.get(name) and name not in _FREE
+        if stored.get(name) != now.get(name) and name != _FIRST
     ]
+    if not changed and "personal" in now and stored[_FIRST] != now[_FIRST]:
+        raise SettingsError(
+            f"{_FIRST} was {stored[_FIRST]!r} and is {now[_FIRST]!r}. Clients that have not been "
+            "asked yet begin with the personal leaves of the first model, which are in no "
+            "checkpoint: build it with the same weights, such as after torch.manual_seed(0)."
+        )
     if changed:
         more = f"; and {len(changed) - _MOST_NAMED} others" if len(changed) > _MOST_NAMED else ""
         raise SettingsError(

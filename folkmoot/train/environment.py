@@ -47,6 +47,7 @@ def program_facts(
         "seed": seed,
         "precision": precision,
         **({"personal": sorted(work.personal)} if work.personal else {}),
+        **({"own_models": True} if work.model else {}),
     }
 
 

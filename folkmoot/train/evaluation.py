@@ -25,8 +25,10 @@ from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.core.tree import Tree
 from folkmoot.data.examples import count
 from folkmoot.engines.tasks import example
+from folkmoot.local.composed import own_of
 from folkmoot.local.evaluate import evaluate, finished
 from folkmoot.local.metrics import Metric
+from folkmoot.local.parts import model_in
 from folkmoot.train.loop import Snapshot
 from folkmoot.train.stopping import Best
 
@@ -80,16 +82,28 @@ def shards(test: Tree | None, objective: Any) -> list[Tree]:
     ]
 
 
-def model_of(state: Tree) -> Tree:
-    """Return the part of an algorithm's state that is the model."""
-    return {name: state[name] for name in ("params", "buffers", "counts")}
+def model_of_client(
+    work: LocalWork, state: Tree, own: Mapping[ClientId, Tree], client: ClientId
+) -> Tree:
+    """Return a client's own model, the one it would begin with, or else the global one.
+
+    Args:
+        work: What clients do; it knows whether they have models of their own.
+        state: The algorithm's.
+        own: Private states of the clients that have one.
+        client: Anyone, also who was never asked.
+    """
+    if work.model is None:
+        return model_in(state)
+    kept = own.get(client)
+    return work.model(state, own_of(work, state) if kept is None else kept)
 
 
 def on_held_out(
     work: LocalWork, state: Tree, engine: Engine, num_shards: int, round: int
 ) -> dict[str, float]:
     """Return each metric on the held-out set, exact, by sums over rows; NaN if not finite."""
-    task = Task(model_of(state), work, _ADD)
+    task = Task(model_in(state), work, _ADD)
     cohort = Cohort(round, tuple(range(num_shards)), num_shards, num_shards, "held_out")
     ready = task.aggregator.init(example(task), num_shards)
     collected = engine.ask(task, ready, cohort, {})
@@ -118,7 +132,7 @@ def on_clients(
         own: Private states of the clients that have one.
     """
     # What makes a client's own model of it, the work knows.
-    task = Task(state if work.model else model_of(state), work, _ADD)
+    task = Task(state if work.model else model_in(state), work, _ADD)
     cohort = Cohort(round, tuple(clients), len(clients), len(clients), "test")
     results = {}
     for client, found in engine.stream(task, cohort, own):

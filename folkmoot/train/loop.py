@@ -18,6 +18,7 @@ from folkmoot.core.tree import Tree
 from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import one_thread
 from folkmoot.engines.tasks import example
+from folkmoot.local.parts import PARTS
 from folkmoot.train.states import ClientStates
 
 
@@ -52,7 +53,7 @@ class RoundReport(NamedTuple):
 def first_snapshot(algorithm: Algorithm) -> Snapshot:
     """Return the state before any round."""
     state = algorithm.init()
-    missing = [name for name in ("params", "buffers", "counts") if name not in state]
+    missing = [name for name in PARTS if name not in state]
     if missing:
         raise SettingsError(
             f"The state of algorithm {algorithm.name!r} has no {missing[0]!r}. Its init() must "

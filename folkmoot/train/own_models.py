@@ -18,11 +18,12 @@ from torch import Tensor
 from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import CheckpointError
 from folkmoot.core.tree import Tree
-from folkmoot.local.personal import PARTS
+from folkmoot.local.parts import PARTS
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.folders import write_atomically
 
 _FOLDER = "clients"
+_NAME = "[0-9][0-9][0-9][0-9].safetensors"
 _FILE_BYTES = 2**26
 """A file is closed once it holds this much."""
 
@@ -55,9 +56,13 @@ def write_own_models(folder: Path, clients: Mapping[ClientId, ClientResult]) -> 
             for name, leaf in leaves.items()
         }
         told = [[client, list(leaves)] for client, leaves in group.items()]
-        write_atomically(path, save(owned, {"folkmoot": json.dumps(told)}))
+        data = save(owned, {"folkmoot": json.dumps(told)})
+        # A file that is as it was stays, for results that have been read from it.
+        if not path.exists() or path.read_bytes() != data:
+            write_atomically(path, data)
         written.add(path)
-    for stale in set((folder / _FOLDER).glob("*")) - written:
+    # Half-written ones too, but nothing that is not ours.
+    for stale in {*_ours(folder, _NAME), *_ours(folder, f".{_NAME}.*")} - written:
         stale.unlink()
 
 
@@ -68,19 +73,36 @@ def read_own_models(folder: Path) -> dict[ClientId, Leaves]:
         CheckpointError: If a file cannot be read.
     """
     found: dict[ClientId, Leaves] = {}
-    for path in sorted((folder / _FOLDER).glob("*.safetensors")):
+    for path in sorted(_ours(folder, _NAME)):
         try:
             with safe_open(path, "pt") as opened:
                 told = json.loads(opened.metadata()["folkmoot"])
         except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged: {error}. Save the run again.") from error
         for client, names in told:
-            found[client] = functools.partial(_leaves, path, client, names)
+            found[client] = functools.partial(_leaves, path, _stamp(path), client, names)
     return found
 
 
-def _leaves(path: Path, client: ClientId, names: list[str]) -> dict[str, Tensor]:
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what differs once a file has been written anew."""
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def _ours(folder: Path, pattern: str) -> Iterator[Path]:
+    return (folder / _FOLDER).glob(pattern)
+
+
+def _leaves(
+    path: Path, stamp: tuple[int, ...], client: ClientId, names: list[str]
+) -> dict[str, Tensor]:
     try:
+        if _stamp(path) != stamp:
+            raise CheckpointError(
+                f"The model of client {client!r} cannot be read from {path}, which has changed "
+                "since the result was loaded. Load it again."
+            )
         with safe_open(path, "pt") as opened:
             return {name: opened.get_tensor(_key(client, name)) for name in names}
     except (OSError, SafetensorError) as error:

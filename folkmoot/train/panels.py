@@ -49,14 +49,14 @@ def main_panel(axes: Any, outcome: Outcome) -> None:
         _answers(axes, outcome)
         return
     metric, best = names[0], outcome.best
-    over = f"clients_{metric}"
+    over, (common, own) = f"clients_{metric}", _whose(outcome)
     if f"test_{metric}" in outcome.metrics:
-        whole = _Curve(f"test_{metric}", "held-out", HELD_OUT, 2.2)
+        whole = _Curve(f"test_{metric}", common, HELD_OUT, 2.2)
     else:
         whole = _Curve(over, "mean", HELD_OUT, 2.2)
     spread = [
         _Curve(f"{over}_p90", "p90", CLIENTS, 0),
-        _Curve(f"{over}_median", "clients' median", CLIENTS, 1.4),
+        _Curve(f"{over}_median", f"{own}' median", CLIENTS, 1.4),
         _Curve(f"{over}_p10", "p10", CLIENTS, 0),
         _Curve(f"{over}_worst_decile", "worst decile", CLIENTS, 1.4, "--"),
     ]
@@ -73,9 +73,17 @@ def main_panel(axes: Any, outcome: Outcome) -> None:
         _titles(axes, metric, f"○ best {number(best.value)} in round {best.round:,}")
 
 
+def _whose(outcome: Outcome) -> tuple[str, str]:
+    """Return what curves of the held-out set and of clients' tests are called."""
+    if outcome.settings.get("own_models"):
+        return "global model", "own models"
+    return "held-out", "clients"
+
+
 def _second(axes: Any, outcome: Outcome, metric: str) -> None:
-    curves = [_Curve(f"clients_{metric}", "clients", CLIENTS)]
-    curves += [_Curve(f"test_{metric}", "held-out", HELD_OUT)]
+    common, own = _whose(outcome)
+    curves = [_Curve(f"clients_{metric}", own, CLIENTS)]
+    curves += [_Curve(f"test_{metric}", common, HELD_OUT)]
     found = [curve for curve in curves if curve.column in outcome.metrics]
     values = np.concatenate([_column(outcome, curve.column)[1] for curve in found])
     finite = values[np.isfinite(values)]
@@ -92,7 +100,9 @@ def _histogram(axes: Any, outcome: Outcome, metric: str) -> None:
     every = np.array([client.metrics[metric] for client in outcome.judged.values()])
     values = every[np.isfinite(every)]
     lost = len(every) - len(values)
-    _titles(axes, f"{metric} of {plural(len(every), 'client')}", f"{lost:,} NaN" if lost else "")
+    whose = "' own models" if outcome.settings.get("own_models") else ""
+    clients = plural(len(every), "client")
+    _titles(axes, f"{metric} of {clients}{whose}", f"{lost:,} NaN" if lost else "")
     _frame(axes)
     axes.set_ylabel("clients", color=MUTED)
     axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)

@@ -11,13 +11,14 @@ from typing import Any
 from torch import nn
 
 from folkmoot.core.algorithm import Algorithm
-from folkmoot.core.engine import Cohort, Opener, Setting
+from folkmoot.core.engine import ClientId, Cohort, Opener, Setting
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.fold import ascending
+from folkmoot.core.tree import Tree
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import sequential
 from folkmoot.local.evaluate import evaluate
-from folkmoot.train.evaluation import on_held_out, shards
+from folkmoot.train.evaluation import model_of_client, on_held_out, shards
 from folkmoot.train.loop import Snapshot, first_snapshot, run_round
 from folkmoot.train.options import refuse_engine, refuse_no_algorithm, refuse_seed
 from folkmoot.train.preflight import first_client
@@ -61,22 +62,45 @@ class Process:
             following, report = run_round(self.algorithm, state, engine, cohort, self.seed)
         return following, report._asdict()
 
-    def evaluate(self, state: Snapshot, examples: Any) -> dict[str, float]:
+    def evaluate(
+        self, state: Snapshot, examples: Any, client: ClientId | None = None
+    ) -> dict[str, float]:
         """Return the objective's metrics of a state's model on some examples.
 
         Args:
             state: From `initialize` or `next`.
             examples: A tree, an (x, y) pair or a Dataset.
+            client: Whose model, as in `model`.
+
+        Raises:
+            SettingsError: If some leaves stay with each client, and none is named.
         """
-        objective = self.algorithm.objective
+        objective, kept = self.algorithm.objective, self.algorithm.works[0].personal
+        if client is None and kept:
+            raise SettingsError(
+                f"There is no global model to judge: {', '.join(sorted(kept)[:3])} stay with each "
+                "client. Say whose model is meant: evaluate(state, examples, client=...)."
+            )
         pieces = shards(as_examples(examples), objective)
         with contextlib.closing(sequential()(Setting({}, self.seed, pieces))) as engine:
-            work = evaluate(objective)
-            return on_held_out(work, state.state, engine, len(pieces), state.round)
+            work, model = evaluate(objective), self._model(state, client)
+            return on_held_out(work, model, engine, len(pieces), state.round)
 
-    def model(self, state: Snapshot) -> nn.Module:
-        """Return a state's global model as an ordinary module."""
-        return self.algorithm.objective.module(state.state)
+    def model(self, state: Snapshot, client: ClientId | None = None) -> nn.Module:
+        """Return a state's model as an ordinary module.
+
+        Args:
+            state: From `initialize` or `next`.
+            client: Whose own model, where clients have some; one that was never asked has what it
+                would begin with. None is the global model, in which leaves that stay with clients
+                are the first model's.
+        """
+        return self.algorithm.objective.module(self._model(state, client))
+
+    def _model(self, state: Snapshot, client: ClientId | None) -> Tree:
+        if client is None:
+            return state.state
+        return model_of_client(self.algorithm.works[0], state.state, state.own, client)
 
 
 def process(algorithm: Algorithm, *, seed: int = 0, engine: Opener | None = None) -> Process:

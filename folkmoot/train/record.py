@@ -5,7 +5,7 @@
 | `summary.json` | the headline numbers: final and best metrics, seconds, bytes |
 | `settings.json`, `environment.json` | what was asked for; versions, machine, digests of the code |
 | `history.jsonl`, `metrics.csv` | a row a round, whole, and as a table |
-| `clients.csv` | the final model on each client's own test examples |
+| `clients.csv` | the final model, or a client's own one, on each client's test examples |
 | `clients/` | what differs of clients' own models from the global one, where they have some |
 | `model.safetensors`, `best_model.safetensors` | state dicts; the second only where it differs |
 | `state.safetensors` | what the algorithm keeps beside the model |
@@ -32,6 +32,7 @@ from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import CheckpointError
 from folkmoot.core.tree import Tree
 from folkmoot.data.digest import digest_of
+from folkmoot.local.parts import PARTS
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import METRICS, Outcome, Times
@@ -238,7 +239,7 @@ def _state_bytes(outcome: Outcome) -> bytes:
     """Write what the algorithm keeps; parts that are in the model's file are only named."""
     state, model = outcome.state, outcome.state_dict
     held: dict[str, list[str]] = {}
-    for part in ("params", "buffers", "counts"):
+    for part in PARTS:
         names = list(state.get(part, {}))
         known = {name: model[name] for name in names if name in model}
         if part in state and digest_of(state[part]) == digest_of(known):

@@ -191,7 +191,7 @@ def _traffic(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _clients(outcome: Outcome) -> str:
-    """Return the clients that the model serves worst and best; all of them where they are few."""
+    """Return the clients that are served worst and best; all of them where they are few."""
     metric = chosen_metric(outcome)
     sign = 1 if outcome.best.better == "higher" else -1
 
@@ -200,14 +200,16 @@ def _clients(outcome: Outcome) -> str:
         return (-math.inf, 0.0) if math.isnan(value) else (sign * value, -loss)
 
     order = sorted(outcome.judged.values(), key=rank)
+    whose = "its own" if outcome.settings.get("own_models") else "the final"
+    told = (
+        f"<p>{plural(len(order), 'client')}, each with {whose} model on its own test examples, by "
+        f"{escape(metric)}. All are in clients.csv.</p>"
+    )
     if len(order) <= 2 * _MOST_CLIENTS:
-        return _ranked(f"All {len(order):,}, worst first", order, metric)
+        return told + _ranked(f"All {len(order):,}, worst first", order, metric)
     worst = _ranked(f"Worst {_MOST_CLIENTS}", order[:_MOST_CLIENTS], metric)
     best = _ranked(f"Best {_MOST_CLIENTS}", order[::-1][:_MOST_CLIENTS], metric)
-    return (
-        f"<p>The final model on each of {len(order):,} clients' own test examples, by "
-        f'{escape(metric)}. All are in clients.csv.</p><div class="pair">{worst}{best}</div>'
-    )
+    return f'{told}<div class="pair">{worst}{best}</div>'
 
 
 def _ranked(title: str, clients: Sequence[ClientResult], metric: str) -> str:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from folkmoot.core.engine import ClientId
 from folkmoot.core.errors import SettingsError
-from folkmoot.core.tree import Tree
 from folkmoot.data.digest import digest_of
-from folkmoot.local.composed import own_of
-from folkmoot.train.evaluation import ClientResult, model_of
+from folkmoot.local.parts import model_in
+from folkmoot.train.evaluation import ClientResult, model_of_client
 from folkmoot.train.outcome import Outcome, Times
 from folkmoot.train.own_models import differing
 from folkmoot.train.record import plain, read_record, write_record
@@ -40,7 +39,7 @@ class Result(Outcome):
 
     @property
     def model(self) -> nn.Module:
-        """The global model after the last round.
+        """The global model after the last round; leaves that stayed with clients are as at first.
 
         Raises:
             ModelNotLoaded: If the result was loaded without `model=`.
@@ -50,6 +49,8 @@ class Result(Outcome):
     @property
     def best_model(self) -> nn.Module:
         """The global model of the best evaluated round; the final one where none was evaluated.
+
+        Clients' own models are those after the last round only.
 
         Raises:
             ModelNotLoaded: If the result was loaded without `model=`.
@@ -197,7 +198,7 @@ def result_of(
 ) -> Result:
     """Make the result of a run from where it stands."""
     objective, state = program.algorithm.objective, standing.snapshot.state
-    best = standing.best_model or model_of(state)
+    best = standing.best_model or model_in(state)
     modules = objective.module(state), objective.module(best)
     weights = _weights(modules[0])
     return Result(
@@ -209,7 +210,7 @@ def result_of(
         ended=standing.ended,
         state_dict=weights,
         best_state_dict=weights
-        if digest_of(best) == digest_of(model_of(state))
+        if digest_of(best) == digest_of(model_in(state))
         else _weights(modules[1]),
         state=state,
         modules=modules,
@@ -224,17 +225,11 @@ def _clients(
     (work, *_), objective = program.algorithm.works, program.algorithm.objective
     state, own, judged = standing.snapshot.state, standing.snapshot.own, standing.judged
 
-    def model(client: ClientId) -> Tree:
-        if work.model is None:
-            return state
-        kept = own.get(client)
-        return work.model(state, own_of(work, state) if kept is None else kept)
-
     def make(client: ClientId) -> nn.Module:
-        return objective.module(model(client))
+        return objective.module(model_of_client(work, state, own, client))
 
     def leaves(client: ClientId) -> dict[str, Tensor]:
-        return differing(model(client), weights)
+        return differing(model_of_client(work, state, own, client), weights)
 
     return {
         # Their sums are for adding up; what they make is here.

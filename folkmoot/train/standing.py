@@ -13,6 +13,7 @@ from folkmoot.core.errors import QuorumError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData
 from folkmoot.engines.clock import now
+from folkmoot.local.parts import model_in
 from folkmoot.train.checkpoint import (
     Stored,
     begin_anew,
@@ -21,7 +22,7 @@ from folkmoot.train.checkpoint import (
     save_checkpoint,
 )
 from folkmoot.train.described import described
-from folkmoot.train.evaluation import ClientResult, Judge, model_of
+from folkmoot.train.evaluation import ClientResult, Judge
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 from folkmoot.train.sampling import Sampling, draw_cohort
 from folkmoot.train.states import ClientStates
@@ -119,7 +120,7 @@ def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
         columns, judged = program.judge(snapshot, engine)
         row |= columns
         if improves(best, row.get(best.metric, math.nan)):
-            best, best_model = best.at(number, row[best.metric]), model_of(snapshot.state)
+            best, best_model = best.at(number, row[best.metric]), model_in(snapshot.state)
     row["evaluation_s"] = now() - trained
     history = [*standing.history, row]
     ended = _why_stop(program, history)

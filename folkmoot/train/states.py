@@ -5,6 +5,7 @@ Both share the states themselves, which lie in a `Store`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,10 +50,9 @@ class ClientStates(Mapping[ClientId, Tree]):
         try:
             return wire.from_bytes(state.packed())[0]
         except CheckpointError as error:
-            where = state.place and state.place.file.path
             raise CheckpointError(
-                f"The state of client {client!r} cannot be read from {where}: {error}. Go on from "
-                "a checkpoint by resume=True, or run again."
+                f"The state of client {client!r} cannot be read: {error}. Go on from a checkpoint "
+                "by resume=True, or run again."
             ) from error
 
     def __contains__(self, client: object) -> bool:
@@ -64,6 +64,10 @@ class ClientStates(Mapping[ClientId, Tree]):
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy has all states in memory: files here may go.
+        return ClientStates, (dict(self),)
 
     def named(self) -> tuple[list[str], Tensor]:
         """Write what is in memory alone, and return where each state lies, for a checkpoint.

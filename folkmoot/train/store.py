@@ -105,8 +105,9 @@ class Store:
         beside: Path | None = None,
     ) -> None:
         self.memory_bytes = memory_bytes
-        self._folder = folder and folder.absolute()
-        self._beside = beside and beside.absolute()
+        # One name for each file, for who asks whether it is in use.
+        self._folder = folder and folder.resolve()
+        self._beside = beside and beside.resolve()
         self._durable = folder is not None
         self._recent: deque[weakref.ref[State]] = deque()
         self._held = 0
@@ -194,7 +195,8 @@ class Store:
         try:
             path = self.folder() / f"{hashed.hexdigest()}.states"
             file = _LIVE.get(path)
-            if file is not None:
+            # The folder may have been removed by hand, while earlier states were in it.
+            if file is not None and path.exists():
                 return file
             if self._durable:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,8 +210,7 @@ class Store:
                 "Make room there, name another folder by checkpoint=, or keep more in memory by "
                 "client_memory=."
             ) from error
-        file = _LIVE[path] = File(path, sum(map(len, pieces)))
-        return file
+        return _LIVE.setdefault(path, File(path, sum(map(len, pieces))))
 
 
 def checked(path: Path) -> File:
@@ -230,7 +231,7 @@ def checked(path: Path) -> File:
 
 def remove_unused(folder: Path) -> None:
     """Remove files of states that nothing in this process refers to, also half-written ones."""
-    for path in folder.absolute().glob("*.states*"):
+    for path in folder.resolve().glob("*.states*"):
         if path not in _LIVE:
             path.unlink(missing_ok=True)
 

@@ -130,11 +130,14 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _personal(settings: Mapping[str, Any]) -> str:
-    """Say which leaves stay with clients, and so what of the run was not judged."""
+    """Say which leaves stay with clients, and which tests judge which models."""
+    if not settings.get("own_models"):
+        return ""
     leaves = settings.get("personal", [])
     more = f" and {len(leaves) - _LEAVES} more" if len(leaves) > _LEAVES else ""
-    named = f"{', '.join(leaves[:_LEAVES])}{more}"
-    return f"{named}\nno model is everybody's, so test= is not judged" if leaves else ""
+    named = f"{', '.join(leaves[:_LEAVES])}{more}\n" if leaves else ""
+    common = "none" if leaves else "result.model"
+    return f"{named}clients' own tests judge their own models, test= {common}"
 
 
 def _said(settings: Mapping[str, Any], *names: str) -> str:

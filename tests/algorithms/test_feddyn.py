@@ -43,6 +43,21 @@ def test_two_rounds_of_two_clients_are_as_worked_by_hand(line, pull, one_round):
     assert memory_of(second, 1) == memory_of(first, 1)
 
 
+def test_a_step_of_the_user_s_own_has_both_terms(line, pull, one_round):
+    def step(work, sent, carry, batch):
+        params = carry["params"]
+        gradient, _ = work.objective.grad(params, carry["buffers"], carry["counts"], batch)
+        trees.axpy_(params, -0.5, work.correct(gradient, params, sent, carry["own"]))
+        return carry
+
+    work = fm.local.sgd(line(0.0, F64), lr=0.5, steps=2).changed(step=step, optimizer=None)
+
+    first, _ = one_round(fm.feddyn(work, alpha=0.5), {0: pull(1.0, dtype=F64)})
+
+    # Delta -0.875 as above, and once more by the server's memory.
+    assert w_of(first) == pytest.approx(-1.75, rel=1e-12)
+
+
 def test_clients_count_the_same_whatever_they_hold(line, pull, one_round):
     algorithm = fm.feddyn(fm.local.sgd(line(), lr=0.5), alpha=1.0)
 

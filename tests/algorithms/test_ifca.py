@@ -180,6 +180,8 @@ def test_what_cannot_be_is_refused_before_any_client_is_asked():
 
     with pytest.raises(SettingsError, match=r"ifca\(\) needs at least 2 models, but was given 1"):
         fm.ifca(work, clusters=1)
+    with pytest.raises(SettingsError, match=r"at least 2 models, but was given -3"):
+        fm.ifca(work, clusters=-3)
     with pytest.raises(SettingsError, match=r"models 0 and 1 with equal weights.* weights of 0"):
         fm.ifca(work, clusters=2)
     with pytest.raises(SettingsError, match="models 1 and 2 with equal weights"):

@@ -104,6 +104,59 @@ def test_controls_have_no_personal_leaves(one_round):
     assert trees.norm(snapshot.own[0]["control"]) > 0
 
 
+class Both(torch.nn.Module):
+    """Give x * (shared + mine), whose two gradients autograd keeps in one piece of memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = torch.nn.Parameter(torch.zeros(1, dtype=F64))
+        self.mine = torch.nn.Parameter(torch.zeros(1, dtype=F64))
+
+    def forward(self, x):
+        return x * (self.shared + self.mine)
+
+
+def test_a_control_moves_no_personal_leaf(pull, one_round):
+    objective = fm.objective(Both(), lambda outputs, _: outputs.sum(1), target=None)
+    work = fm.local.personal(fm.local.sgd(objective, lr=0.5), "mine")
+    clients, snapshot = {0: pull(1.0, dtype=F64), 1: pull(5.0, dtype=F64)}, None
+
+    for _ in range(2):
+        snapshot, _ = one_round(fm.scaffold(work), clients, snapshot)
+
+    # Shared leaves move by the mean gradient 3, each client's own by its own.
+    assert snapshot.state["params"]["shared"].item() == pytest.approx(-3.0)
+    mine = [snapshot.own[client]["kept"]["params"]["mine"].item() for client in clients]
+    assert mine == pytest.approx([-1.0, -5.0])
+
+
+class Constant(torch.nn.Module):
+    """Give w for every row."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros((), dtype=F64))
+
+    def forward(self, x):
+        return self.w
+
+
+def test_controls_do_not_leak_into_the_gradients_of_others(pull, one_round):
+    # Its gradient is the 1 that autograd begins with, whichever client's or run's it is.
+    objective = fm.objective(Constant(), lambda outputs, _: outputs, target=None)
+    algorithm = fm.scaffold(fm.local.sgd(objective, lr=0.5))
+    clients = {0: pull(1.0, dtype=F64), 1: pull(1.0, dtype=F64)}
+    snapshot, _ = one_round(algorithm, clients)
+
+    state = {**snapshot.state, "control": {"w": torch.tensor(4.0, dtype=F64)}}
+    snapshot, _ = one_round(algorithm, clients, snapshot._replace(state=state))
+
+    # -0.5, then each -0.5 * (1 + 4 - 1).
+    assert snapshot.state["params"]["w"].item() == pytest.approx(-2.5)
+    fresh, _ = one_round(fm.fedavg(fm.local.sgd(objective, lr=0.5)), clients)
+    assert fresh.state["params"]["w"].item() == -0.5
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import folkmoot as fm
+from folkmoot.core.errors import SettingsError
 
 ENGINES = {
     "sequential": fm.engines.sequential(),
@@ -205,6 +206,54 @@ def test_models_without_running_statistics_are_judged_on_pairs():
     result = trained(build, clients, test, fm.engines.sequential())
 
     assert result.metrics["test_loss"] > 0
+
+
+def counting(where):
+    """Build work that counts its steps in what its client keeps, as its writer thinks."""
+    plain = fm.local.sgd(fm.classifier(nn.Linear(2, 2)), lr=0.1)
+
+    def own(sent):
+        return {"seen": torch.zeros(2)}
+
+    def step(work, sent, carry, batch):
+        if where == "step":
+            carry["own"]["seen"].add_(1)
+        return plain.step(work, sent, carry, batch)
+
+    def finish(sent, carry, seen):
+        update, own = plain.finish(sent, carry, seen)
+        if where == "finish":
+            own["seen"].add_(1)
+        if where == "sent":
+            sent["params"]["bias"].zero_()
+        return update, {"seen": own["seen"] + 1} if where == "nowhere" else own
+
+    return plain.changed(own=own, step=step, finish=finish)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("step", "own/seen, which is what its client keeps"),
+        ("finish", "own/seen, which is what its client keeps"),
+        ("sent", "sent/params/bias, which is what is broadcast"),
+    ],
+)
+def test_writing_into_what_is_kept_or_sent_is_refused_by_its_name(where, named, engine):
+    clients, _ = examples()
+
+    with pytest.raises(SettingsError, match=f"'train' writes into {named}"):
+        fm.run(fm.fedavg(counting(where)), clients, rounds=1, engine=engine, progress=False)
+
+
+def test_a_new_state_is_kept(one_round):
+    data = {"x": torch.randn(4, 2), "y": torch.tensor([0, 1, 0, 1])}
+    snapshot = None
+    for _ in range(3):
+        snapshot, _ = one_round(fm.fedavg(counting("nowhere")), {0: data}, snapshot)
+
+    assert snapshot.own[0]["seen"].tolist() == [3.0, 3.0]
 
 
 def test_a_mistake_in_the_test_set_is_not_put_down_to_a_client():

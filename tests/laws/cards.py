@@ -53,7 +53,13 @@ CARDS = {
     "fedrep": Card({"personal": head, "head": 1}, {**STAY, "everything": COUNTED}),
     "fedsam": Card({}, {"centralised": "the gradient is one at the worst model nearby"}),
     "fedyogi": Card({"lr": 0.1}, {"centralised": "a divided step is not the mean delta"}),
-    "ifca": Card({"clusters": 2}, {"centralised": "the first models are the work's with noise"}),
+    "ifca": Card(
+        {"clusters": 2},
+        {
+            "centralised": "the first models are the work's with noise",
+            "left out": "a client answers with its choice, and keeps it, before it trains",
+        },
+    ),
     "lg_fedavg": Card({"shared": head}, {**STAY, "everything": COUNTED}),
     "mime": Card(),
     "mimelite": Card(),
@@ -77,6 +83,7 @@ LAWS = {
     "where clients have some, of their own",
     "everything": "a model with layers of all kinds is trained, and its counts are averaged",
     "untouched": "the private state of a client that was not asked stays as it was",
+    "left out": "the private state of a client whose update is not finite stays as it was",
     "whole": "every leaf of the module is broadcast",
     "vectorized": "the vectorized engine agrees with the sequential one",
 }
@@ -89,15 +96,26 @@ def build(name, work, **more):
 
 def under(law, having=None):
     """Parametrise a test by the algorithms for which a law holds, and by those it must fail for."""
-    assert law in LAWS
-
-    def marked(name):
-        reason = CARDS[name].excused.get(law)
-        marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-        return pytest.param(name, marks=marks)
-
     names = [name for name in CARDS if having is None or takes(name, having)]
-    return pytest.mark.parametrize("name", [marked(name) for name in names])
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=excuse(law, n)) for n in names])
+
+
+def under_servers(law, servers, few):
+    """Parametrise a test as `under` does, and by servers: FedAvg by all, others by a few."""
+    cases = []
+    for name in CARDS:
+        mine = servers if name == "fedavg" else few if takes(name, "server") else {"its own": None}
+        for title, server in mine.items():
+            marks = excuse(law, name)
+            cases.append(pytest.param(name, server, marks=marks, id=f"{name}-{title}"))
+    return pytest.mark.parametrize(("name", "server"), cases)
+
+
+def excuse(law, name):
+    """Mark what must fail, with the reason."""
+    assert law in LAWS
+    reason = CARDS[name].excused.get(law)
+    return [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
 
 
 def takes(name, option):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from laws.cards import CARDS, LAWS, build, takes, under
+from laws.cards import CARDS, LAWS, build, takes, under, under_servers
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +14,7 @@ from folkmoot import aggregators, algorithms, optimizers
 from folkmoot.core import tree as trees
 from folkmoot.core import wire
 from folkmoot.core.engine import Cohort, Setting
+from folkmoot.train.described import described
 from folkmoot.train.loop import first_snapshot, run_round
 from folkmoot.train.states import ClientStates
 
@@ -29,6 +30,7 @@ SERVERS = {
     "adamw": optimizers.adamw(0.05, weight_decay=0.0),
     "yogi": optimizers.yogi(0.1),
 }
+FEW = {"its own": None, **{name: SERVERS[name] for name in ("sgd with nesterov", "adam")}}
 RULES = {
     "weighted_mean": aggregators.weighted_mean(),
     "uniform_mean": aggregators.uniform_mean(),
@@ -125,11 +127,10 @@ def test_clients_who_are_alike_are_like_one(name, one_round):
     torch.testing.assert_close(one.state["params"], four.state["params"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
 @pytest.mark.parametrize("idle", [{"epochs": 0}, {"lr": 0.0}, {"steps": 0}], ids=str)
-@under("idle", having="server")
+@under_servers("idle", SERVERS, FEW)
 def test_without_local_work_no_bit_of_the_model_changes(name, idle, server, one_round):
-    algorithm = build(name, work_of(**idle), server=server)
+    algorithm = build(name, work_of(**idle), **({"server": server} if server else {}))
 
     snapshot = rounds_of(algorithm, one_round)
 
@@ -160,12 +161,16 @@ def test_the_state_before_a_round_is_not_written_into(name, one_round):
     algorithm = build(name, work_of(momentum=0.9, batch_size=3, epochs=2))
     before = rounds_of(algorithm, one_round, rounds=1)
     kept = trees.clone(before.state)
+    owned = {owner: trees.clone(tree) for owner, tree in before.own.items()}
 
     first, _ = one_round(algorithm, CLIENTS, before)
     second, _ = one_round(algorithm, CLIENTS, before)
 
     assert same(before.state, kept)
     assert same(first.state, second.state)
+    for owner, tree in owned.items():
+        assert same(before.own[owner], tree)
+        assert same(first.own[owner], second.own[owner])
 
 
 def test_two_beginnings_are_equal_and_share_no_memory(name):
@@ -190,6 +195,16 @@ def test_a_state_goes_on_with_the_same_bits_after_it_was_bytes(name, one_round):
     straight, _ = one_round(algorithm, CLIENTS, snapshot)
 
     assert same(carried.state, straight.state)
+    assert set(carried.own) == set(straight.own)
+    assert all(same(carried.own[owner], tree) for owner, tree in straight.own.items())
+
+
+def test_an_algorithm_that_has_run_is_still_the_program_that_a_checkpoint_names(name, one_round):
+    used, fresh = (build(name, work_of(batch_size=3, epochs=2)) for _ in range(2))
+
+    rounds_of(used, one_round)
+
+    assert described(used.round) == described(fresh.round)
 
 
 def loss_of(algorithm, snapshot):
@@ -206,10 +221,9 @@ def loss_of(algorithm, snapshot):
     return F.cross_entropy(outputs, torch.cat([data["y"] for data in CLIENTS.values()])).item()
 
 
-@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
-@under("learns", having="server")
+@under_servers("learns", SERVERS, FEW)
 def test_every_algorithm_learns_with_every_server(name, server, one_round):
-    algorithm = build(name, work_of(steps=2), server=server)
+    algorithm = build(name, work_of(steps=2), **({"server": server} if server else {}))
 
     snapshot = rounds_of(algorithm, one_round, rounds=6)
 
@@ -264,6 +278,28 @@ def test_every_algorithm_trains_a_model_that_has_everything(name, one_round):
     assert all(torch.isfinite(leaf).all() for leaf in found.parameters())
 
 
+class Shifting(nn.Sequential):
+    """Shift the inputs first, and maybe where they stand."""
+
+    in_place = False
+
+    def forward(self, x):
+        return super().forward(x.sub_(0.5) if self.in_place else x - 0.5)
+
+
+class ShiftingInPlace(Shifting):
+    in_place = True
+
+
+def test_a_model_may_write_into_its_inputs(name, one_round):
+    plain, writing = (
+        rounds_of(build(name, work_of(kind(*network()), batch_size=3, epochs=2)), one_round)
+        for kind in (Shifting, ShiftingInPlace)
+    )
+
+    assert same(plain.state, writing.state)
+
+
 def test_no_algorithm_lets_a_client_s_bad_number_into_the_model(name, one_round):
     bad = {"x": torch.full((4, 3), float("nan")), "y": CLIENTS[0]["y"]}
     algorithm = build(name, work_of(steps=2))
@@ -272,6 +308,19 @@ def test_no_algorithm_lets_a_client_s_bad_number_into_the_model(name, one_round)
 
     assert {left.client for left in report.left_out} == {9}
     assert all(torch.isfinite(leaf).all() for leaf in trees.leaves(snapshot.state))
+
+
+@under("left out")
+def test_a_client_that_is_left_out_keeps_what_it_had(name, one_round):
+    bad = {"x": torch.full((4, 3), float("nan")), "y": CLIENTS[0]["y"]}
+    algorithm = build(name, work_of(steps=2))
+    before = rounds_of(algorithm, one_round, rounds=1)
+
+    snapshot, report = one_round(algorithm, {**CLIENTS, 1: bad, 9: bad}, before)
+
+    assert {left.client for left in report.left_out} == {1, 9}
+    assert set(snapshot.own) == set(before.own)
+    assert 1 not in before.own or same(snapshot.own[1], before.own[1])
 
 
 def test_a_state_holds_the_model_and_only_tensors(name):

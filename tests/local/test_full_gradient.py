@@ -120,6 +120,27 @@ def test_a_client_with_leaves_of_its_own_has_its_gradient_there(one_round):
     assert again.own[7]["kept"]["params"]["1.weight"].item() == 5.0
 
 
+class InPlace(nn.Module):
+    """Shift its inputs where they stand."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.out(x.sub_(0.5))
+
+
+def test_its_passes_leave_the_batch_as_it_was(local_update):
+    torch.manual_seed(0)
+    work = fm.local.sgd(fm.classifier(InPlace()), lr=0.1, batch_size=2)
+    data = {"x": torch.randn(4, 2), "y": torch.tensor([0, 1, 0, 1])}
+
+    found, alone = (local_update(one, data) for one in (shown(work), work))
+
+    assert torch.equal(found.value["params"]["out.weight"], alone.value["params"]["out.weight"])
+
+
 def test_its_passes_leave_batch_statistics_as_they_were(local_update):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))

@@ -1,10 +1,11 @@
 """One gradient on plain and on mapped tensors."""
 
+import pytest
 import torch
 from torch import tensor
 
 from folkmoot.core import tree as trees
-from folkmoot.local.grad import grad, is_ordinary
+from folkmoot.local.grad import differentiate, grad, is_ordinary, plus
 
 
 def quadratic(params, scale):
@@ -105,3 +106,36 @@ def test_only_mapped_tensors_are_not_ordinary():
 
     assert found == [False]
     assert is_ordinary(torch.ones(2))
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_adding_to_one_gradient_does_not_change_the_next(shape):
+    # The gradient of a sum of one number is the very 1 with which autograd begins.
+    slopes = []
+    for _ in range(2):
+        w = torch.zeros(shape).requires_grad_()
+        (slope,) = differentiate(w.sum(), [w])
+        slopes.append(plus({"w": slope}, {"w": torch.full(shape, 5.0)})["w"].item())
+
+    assert slopes == [6.0, 6.0]
+
+
+def test_adding_to_leaves_whose_gradients_overlap_adds_to_each_once():
+    whole, part = torch.zeros(4).requires_grad_(), torch.zeros(2).requires_grad_()
+    joined = whole + torch.cat([torch.zeros(2), part])
+    slopes = differentiate((joined * tensor([1.0, 1.0, 1.0, 1.0])).sum(), [whole, part])
+    gradient = dict(zip(("w", "p"), slopes, strict=True))
+
+    found = plus(gradient, {"w": torch.full((4,), 10.0), "p": torch.full((2,), 100.0)})
+
+    assert found["w"].tolist() == [11.0] * 4
+    assert found["p"].tolist() == [101.0] * 2
+
+
+def test_adding_writes_into_a_gradient_that_is_nobody_else_s():
+    gradient = {"w": torch.ones(3), "b": torch.ones(1)}
+
+    found = plus(gradient, {"w": torch.ones(3), "b": torch.ones(1)}, -3.0)
+
+    assert found["w"].data_ptr() == gradient["w"].data_ptr()
+    assert found["w"].tolist() == [-2.0] * 3

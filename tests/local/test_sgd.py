@@ -283,6 +283,14 @@ def test_the_plain_loop_s_clipped_gradient_is_ours(local_update):
         torch.testing.assert_close(found[name], leaf - begun[name], rtol=1e-4, atol=1e-7)
 
 
+def test_a_clipped_gradient_of_float64_is_one_of_float64(line, pull, local_update):
+    work = fm.local.sgd(line([0.0, 0.0], torch.float64), lr=1.0, clip_gradient=0.7)
+
+    moved = local_update(work, pull([1.0, 3.0], dtype=torch.float64)).value["params"]["w"]
+
+    assert torch.linalg.vector_norm(moved).item() == pytest.approx(0.7, rel=1e-14)
+
+
 def test_a_rate_by_round_is_read_each_round(line, pull, one_round):
     work = fm.local.sgd(line(), lr=lambda round: {1: 0.5, 2: 0.25, 3: 0.0}[round])
     algorithm, snapshot, found = fm.fedavg(work), None, []

@@ -101,6 +101,9 @@ def test_work_that_rides_on_what_is_shared_is_refused():
 def test_work_of_clients_with_own_models_is_refused():
     with pytest.raises(fm.SettingsError, match="have one already"):
         alone(fm.local.personal(work(), "*"), work().init())
+    average = run(fm.fedavg(work()))
+    with pytest.raises(fm.SettingsError, match=r"finetune\(\) gives each .* have one already"):
+        finetune(average, fm.local.personal(work(), "*"))
 
 
 def test_fine_tuning_begins_with_the_global_model():

@@ -34,7 +34,7 @@ PAIRS = {
     "work.start.optimizer.step.lr": (fm.fedavg(work_of()), fm.fedavg(work_of(lr=0.2))),
     "work.step.clip_gradient": (fm.fedavg(work_of()), fm.fedavg(work_of(clip_gradient=1.0))),
     "work.plan.batch_size": (fm.fedavg(work_of()), fm.fedavg(work_of(batch_size=5))),
-    "work.pull": (fm.fedprox(work_of(), mu=0.1), fm.fedprox(work_of(), mu=0.2)),
+    "work.correct.mu": (fm.fedprox(work_of(), mu=0.1), fm.fedprox(work_of(), mu=0.2)),
     "server.step.lr": (
         fm.fedavg(work_of(), server=ADAM(0.1)),
         fm.fedavg(work_of(), server=ADAM(0.2)),

@@ -108,8 +108,15 @@ def test_a_common_test_set_is_not_judged_and_the_result_says_so():
     ]
     said = str(result)
     assert "personal     1.bias, 1.num_batches_tracked, 1.running_mean and 4 more\n" in said
-    assert "no model is everybody's, so test= is not judged\n" in said
+    assert "clients' own tests judge their own models, test= none\n" in said
     assert "personal" not in str(run(rounds=1))
+
+
+def test_where_clients_have_whole_models_the_result_says_which_tests_judge_what():
+    said = str(run(algorithm("ditto", lam=0.1), test=rows(0, 20), rounds=1))
+
+    judge = "clients' own tests judge their own models, test= result.model"
+    assert f"personal     {judge}\n" in said
 
 
 def test_a_run_without_tests_of_clients_says_what_would_judge_it():
@@ -175,8 +182,24 @@ def test_a_run_goes_on_with_its_own_personal_leaves_only(other, tmp_path):
 
     # Other words for the same leaves are no other program.
     run(personal=["2.weight", "2.bias"], rounds=2, checkpoint=tmp_path, resume=True)
-    with pytest.raises(fm.SettingsError, match=r"personal was \['2.bias', '2.weight'\] and is"):
+    with pytest.raises(
+        fm.SettingsError, match=r"program: personal was \['2.bias', '2.weight'\] and is"
+    ):
         run(personal=other, rounds=3, checkpoint=tmp_path, resume=True)
+
+
+def test_who_is_asked_after_a_kill_begins_with_the_leaves_of_those_before(tmp_path):
+    def part(rounds, seed, **more):
+        torch.manual_seed(seed)
+        work = fm.local.sgd(fm.classifier(nn.Linear(3, 2)), lr=0.3)
+        return run(fm.fedavg(work), rounds=rounds, cohort=1, checkpoint=tmp_path, **more)
+
+    part(1, 0, personal="bias")
+
+    # Personal leaves of who was not asked yet are in no checkpoint.
+    with pytest.raises(fm.SettingsError, match=r"initial_model was .*same weights.*manual_seed"):
+        part(2, 1, personal="bias", resume=True)
+    assert part(2, 0, personal="bias", resume=True).rounds == 2
 
 
 def test_what_a_program_is_known_by_is_the_same_in_another_process():

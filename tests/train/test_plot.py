@@ -1,5 +1,6 @@
 """The picture of a run: what is marked where, and that every odd run can be drawn."""
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_curves_are_named_beside_their_last_values(judged):
     ):
         assert label in said
     assert {"accuracy", "loss", "accuracy of 3 clients"} <= set(said)
+
+
+def test_curves_of_clients_own_models_are_told_from_that_of_the_global_one(judged):
+    own = dataclasses.replace(judged, settings=judged.settings | {"own_models": True})
+
+    said = set(texts(draw(own)))
+
+    assert {"global model 0.7500", "own models' median 0.5000"} <= said
+    assert {"own models 0.5000", "accuracy of 3 clients' own models"} <= said
 
 
 ODD = {

@@ -223,6 +223,35 @@ def test_clients_models_are_in_several_files_and_those_of_an_earlier_run_go(
     assert [path.name for path in (tmp_path / "clients").iterdir()] == ["0000.safetensors"]
 
 
+def test_what_others_have_put_beside_clients_models_stays_and_is_not_read(by_hand, tmp_path):
+    theirs = tmp_path / "clients"
+    (theirs / "a folder").mkdir(parents=True)
+    for name in ("hospital.csv", "hospital.safetensors", "0.safetensors"):
+        (theirs / name).write_text("data")
+
+    write_record(tmp_path, with_leaves(by_hand(), {1: {"w": torch.ones(1)}}))
+    found = read_record(tmp_path).clients[1].leaves()
+    write_record(tmp_path, by_hand())
+
+    assert found["w"].item() == 1
+    left = sorted(path.name for path in theirs.iterdir())
+    assert left == ["0.safetensors", "a folder", "hospital.csv", "hospital.safetensors"]
+
+
+def test_models_of_another_run_in_the_folder_are_not_taken_for_those_that_were_loaded(
+    by_hand, tmp_path
+):
+    write_record(tmp_path, with_leaves(by_hand(), {1: {"w": torch.ones(1)}}))
+    earlier = read_record(tmp_path).clients[1]
+    write_record(tmp_path, read_record(tmp_path))
+    assert earlier.leaves()["w"].item() == 1
+
+    write_record(tmp_path, with_leaves(by_hand(), {1: {"w": torch.zeros(1)}}))
+
+    with pytest.raises(CheckpointError, match=r"client 1 cannot .*has changed since.*again"):
+        earlier.leaves()
+
+
 def test_damage_to_a_clients_model_is_told(by_hand, tmp_path):
     write_record(tmp_path, with_leaves(by_hand(), {1: {"w": torch.ones(9)}}))
     read = read_record(tmp_path)

@@ -103,6 +103,18 @@ def test_of_many_clients_the_worst_ten_and_the_best_ten_are_listed(by_hand):
     assert listed == [*range(10), *range(29, 19, -1)]
 
 
+@pytest.mark.parametrize("count", [4, 30])
+def test_whose_models_were_judged_is_on_the_page(by_hand, count):
+    accuracies = {client: client / 100 for client in range(count)}
+    own = {"name": "a run", "own_models": True}
+
+    common = page(by_hand({}, accuracies=accuracies))
+    personal = page(by_hand({}, accuracies=accuracies, settings=own))
+
+    assert f"{count} clients, each with the final model on its own test examples" in common
+    assert f"{count} clients, each with its own model on its own test examples" in personal
+
+
 def test_reasons_are_counted_and_the_first_answers_named(by_hand):
     lost = [[client, "too late"] for client in range(30)] + [[99, "a NaN in params/w"]]
 

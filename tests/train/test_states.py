@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 
 import pytest
 import torch
@@ -188,6 +189,27 @@ def test_the_same_states_again_are_the_same_file(tmp_path):
 
     assert [value(other, client) for client in other] == [1, 2, 3, 4]
     assert len(files_in(folder)) <= 3
+
+
+def test_a_folder_that_was_removed_is_written_anew_though_earlier_states_live(tmp_path):
+    earlier = rounds_of(ClientStates(store=Store(0, tmp_path / "s")), [[1], [2]])
+    names, _ = earlier.named()
+    shutil.rmtree(tmp_path / "s")
+
+    again = rounds_of(ClientStates(store=Store(0, tmp_path / "s")), [[1], [2]])
+    assert again.named()[0] == names
+
+    assert files_in(tmp_path / "s") == sorted(names)
+    assert [value(again, client) for client in again] == [1, 2]
+
+
+def test_files_in_use_are_kept_by_whatever_name_their_folder_goes(tmp_path):
+    states = rounds_of(ClientStates(store=Store(0, tmp_path / "s")), [[1], [2]])
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+
+    stores.remove_unused(tmp_path / "link")
+
+    assert value(states, 1) == 1
 
 
 def test_a_state_whose_file_was_cut_is_named_with_its_file(tmp_path):

@@ -61,34 +61,41 @@ def _cells(figures: dict[str, Any], plain: float) -> list[str]:
 
 
 def _algorithms(found: dict[str, Any]) -> Table:
-    """Return a line for each algorithm; a figure that is above its bar is marked."""
+    """Return a line for each algorithm; a figure above its bar is marked. Why a bar is what it is,
+    and why one was skipped, stands in the JSON."""
     table = Table("algorithm", title="a round, as multiples of FedAvg's", title_justify="left")
     table.box = SIMPLE_HEAD
-    for column in ("time", "bar", "client time", "bytes up", "bar", "bytes down", "bar"):
+    for column in ("time", "bar", "clients'", "bytes up", "bar", "down", "bar"):
         table.add_column(column, justify="right")
-    table.add_column("by its mathematics")
     for name, figures in found.items():
-        judged = {
-            key: (f"{figures[key]:.2f}{'' if holds else ' !'}", f"{figures['bars'][key]:.2f}")
-            for key, holds in figures["holds"].items()
-        }
+        if "skipped" in figures:
+            table.add_row(name, "skipped")
+            continue
+        time, up, down = (_judged(figures, key) for key in ("time", "up", "down"))
         whole = f"{figures['client_time']:.2f}"
-        table.add_row(
-            name, *judged["time"], whole, *judged["up"], *judged["down"], figures["why"]
-        )  # fmt: skip
+        table.add_row(name, *time, whole, *up, *down)
     return table
+
+
+def _judged(figures: dict[str, Any], key: str) -> tuple[str, str]:
+    """Return a figure, marked where it is above its bar, and the bar, if there is one."""
+    if key not in figures["bars"]:
+        return f"{figures[key]:.2f}", ""
+    mark = "" if figures["holds"][key] else " !"
+    return f"{figures[key]:.2f}{mark}", f"{figures['bars'][key]:.2f}"
 
 
 def _warn(console: Console, speed: dict[str, Any]) -> None:
     """Say where other programs took part in the race."""
-    for name, figures in speed.items():
-        cores = figures["others_cores"]
-        if cores is not None and cores > _DISTURBED:
-            console.print(
-                f"{name}: other programs used up to {cores:.1f} cores meanwhile; do not trust it.",
-                style="yellow",
-                highlight=False,
-            )
+    cores = {name: figures.get("others_cores") or 0.0 for name, figures in speed.items()}
+    disturbed = [name for name, found in cores.items() if found > _DISTURBED]
+    if disturbed:
+        console.print(
+            f"{', '.join(disturbed)}: other programs used up to {max(cores.values()):.1f} cores "
+            "meanwhile; do not trust it.",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def _facts(title: str, facts: dict[str, Any], table: Table | None = None, above: str = "") -> Table:
