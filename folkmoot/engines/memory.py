@@ -12,8 +12,9 @@ def places(tree: Tree) -> set[int]:
 
 
 def versions(sent: Tree, own: Tree) -> list[int]:
-    """Return how often each leaf has been written into so far."""
-    return [leaf._version for tree in (sent, own) for leaf in trees.leaves(tree)]
+    """Return how often each leaf was written into so far; one of inference mode does not tell."""
+    found = [leaf for tree in (sent, own) for leaf in trees.leaves(tree)]
+    return [-1 if leaf.is_inference() else leaf._version for leaf in found]
 
 
 def refuse_written(work: LocalWork, before: list[int], sent: Tree, own: Tree) -> None:
@@ -27,10 +28,8 @@ def refuse_written(work: LocalWork, before: list[int], sent: Tree, own: Tree) ->
     """
     if versions(sent, own) == before:
         return
-    paths = list(trees.items({"sent": sent, "own": own}))
-    path = next(
-        path for (path, leaf), old in zip(paths, before, strict=True) if leaf._version != old
-    )
+    now, paths = versions(sent, own), [path for path, _ in trees.items({"sent": sent, "own": own})]
+    path = next(path for path, old, new in zip(paths, before, now, strict=True) if old != new)
     whose = "what is broadcast" if path[0] == "sent" else "what its client keeps"
     raise SettingsError(
         f"The work {work.name!r} writes into {trees.name(path)}, which is {whose} and may not "

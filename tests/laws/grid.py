@@ -184,6 +184,12 @@ def _composed(cell):
 
 def asked(cell):
     """Do what comes before round 1, and return why a cell is refused, or None."""
+    exact = cell.engine in ("processes", "threads")
+    return _asked(cell._replace(engine="sequential") if exact else cell)
+
+
+@functools.cache
+def _asked(cell):
     try:
         algorithm = composed(cell)
         _first_task(algorithm)
