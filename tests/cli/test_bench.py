@@ -89,7 +89,12 @@ def test_a_stored_pool_is_read_back(tmp_path):
     assert all(np.array_equal(one, other) for one, other in zip(pool, read(tmp_path), strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = {"femnist-cnn", "char-lstm"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NAMES]
+)
 def test_plain_and_folkmoot_do_the_same_work(name, in_float64):
     workload, pool = SMALL[name], generate(SMALL[name]).in_float64()
     first = flat(build(workload.model).double())
@@ -113,6 +118,7 @@ def short(monkeypatch):
     return cut
 
 
+@pytest.mark.slow
 def test_json_has_the_promised_keys(short, monkeypatch):
     monkeypatch.setitem(race.VARIANTS, "tiny", {})
 

@@ -171,7 +171,7 @@ def composed(cell):
 @functools.cache
 def _composed(cell):
     kind = "compiled" if cell.engine == "compiled" else "all others"
-    work = fm.local.sgd(objective(kind), lr=0.1, epochs=2, batch_size=3)
+    work = fm.local.sgd(objective(kind), lr=0.1, epochs=1, batch_size=3)
     more = {}
     if takes(cell.algorithm, "aggregator"):
         more["aggregator"] = COLUMNS["rule"][cell.rule](*COLUMNS["codec"][cell.codec])
