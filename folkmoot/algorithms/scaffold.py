@@ -124,8 +124,8 @@ def _controlled(work: LocalWork, option: int) -> LocalWork:
         else:
             # c_i+ = c_i - c + (x - y_i) / (K lr)
             distance = reach(seen.steps, int(sent["round"]))
-            back = trees.axpy(-_inverse(distance), update.value["params"], old)
-            found = trees.sub(back, sent["control"])
+            found = trees.axpy(-_inverse(distance), update.value["params"], old)
+            trees.axpy_(found, -1.0, sent["control"])
         # Without a step there is nothing to read a gradient from, and the control stays.
         control = _if(distance, found, old)
         value = {**update.value, "control": trees.sub(control, old)}

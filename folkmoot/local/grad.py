@@ -15,6 +15,7 @@ from folkmoot.core.tree import Tree, is_ordinary
 
 _ONE = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 _ONES = {one.untyped_storage().data_ptr() for one in _ONE.values()}
+_transform = torch._C._functorch.peek_interpreter_stack
 _run_backward = torch.autograd.Variable._execution_engine.run_backward
 
 
@@ -61,14 +62,12 @@ def plus(gradient: Tree, x: Tree, factor: float = 1.0) -> Tree:
     It is written into where each leaf has memory of its own: autograd may give two leaves one, or
     parts of one, or the 1 with which it began.
     """
-    found = trees.leaves(gradient)
-    memory = {
-        leaf.untyped_storage().data_ptr()
-        for leaf in found
-        if is_ordinary(leaf) and leaf.is_contiguous()
-    }
-    whole = len(memory) == len(found) and memory.isdisjoint(_ONES)
-    if not whole or not all(map(is_ordinary, trees.leaves(x))):
+    found, added = trees.leaves(gradient), trees.aligned(gradient, x)
+    # Every step asks, so mapped leaves are looked for once, by the transform around them.
+    if not found or _transform() is not None or torch.compiler.is_compiling():
         return trees.axpy(factor, x, gradient)
-    trees.axpy_(gradient, factor, x)
+    memory = {leaf.untyped_storage().data_ptr() for leaf in found if leaf.is_contiguous()}
+    if len(memory) < len(found) or not memory.isdisjoint(_ONES):
+        return trees.axpy(factor, x, gradient)
+    torch._foreach_add_(found, added, alpha=factor)
     return gradient
