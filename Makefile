@@ -19,7 +19,7 @@ demo: $(DEMO)
 
 # Two workers with a thread each; more threads than cores would slow both down many times over.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(TEST)
 	$(BIN)/ruff check .

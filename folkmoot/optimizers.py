@@ -11,7 +11,7 @@ into the parameters and the state that it is given; who wants to keep them passe
 
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,16 +44,17 @@ class Optimizer(NamedTuple):
     """The rate, where a step is the rate times the direction and nothing else."""
 
 
-def refuse_no_optimizer(server: Any) -> None:
-    """Refuse, as a server's, what is no optimizer, such as a name or a builder not called.
+def stepped(server: Optimizer, state: Tree, direction: Tree) -> tuple[Tree, Tree]:
+    """Return a state's parameters and optimizer state after a server's step; the state stays.
 
-    Raises:
-        SettingsError: Where the parts are composed, before any client is asked.
+    Args:
+        server: The optimizer.
+        state: An algorithm's, with "params", "optimizer" and "round".
+        direction: What to step along, such as the mean delta.
     """
-    if not isinstance(server, Optimizer):
-        raise SettingsError(
-            f"server must be an optimizer, such as fm.optimizers.adam(0.01), but is {server!r}."
-        )
+    params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
+    server.step(params, direction, optimizer, int(state["round"]), 1.0)
+    return params, optimizer
 
 
 def rate_at(lr: Rate, round: int) -> float:

@@ -30,8 +30,9 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
 from folkmoot.core.errors import not_negative
 from folkmoot.core.tree import Tree
 from folkmoot.local import full_loss
-from folkmoot.local.composed import own_of
-from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+from folkmoot.local.composed import own_of, refuse_no_optimizer
+from folkmoot.local.parts import but
+from folkmoot.optimizers import Optimizer, sgd, stepped
 
 MOST = 10.0
 """Largest logarithm of a weight, and minus the smallest."""
@@ -67,10 +68,9 @@ def agnostic(work: LocalWork, *, lambda_lr: float, server: Optimizer | None = No
         }
 
     def round(state: Tree) -> Round:
-        sent = {key: part for key, part in state.items() if key != "optimizer"}
+        sent = but(state, "optimizer")
         mean = yield Task(sent, weighed, by_lambda)
-        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
-        server.step(params, mean.value["params"], optimizer, int(state["round"]), 1.0)
+        params, optimizer = stepped(server, state, mean.value["params"])
         return {
             "params": params,
             "buffers": trees.add(state["buffers"], mean.value["buffers"]),

@@ -17,8 +17,8 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import refuse_no_aggregator, refuse_no_work
-from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+from folkmoot.local.composed import refuse_no_aggregator, refuse_no_optimizer, refuse_no_work
+from folkmoot.optimizers import Optimizer, sgd, stepped
 
 
 def fedavg(
@@ -53,8 +53,7 @@ def fedavg(
     def round(state: Tree) -> Round:
         sent = {key: state[key] for key in ("params", "buffers", "counts", "round")}
         delta = yield Task(sent, work, aggregator)
-        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
-        server.step(params, delta.value["params"], optimizer, int(state["round"]), 1.0)
+        params, optimizer = stepped(server, state, delta.value["params"])
         return {
             "params": params,
             "buffers": trees.add(state["buffers"], delta.value["buffers"]),

@@ -22,6 +22,7 @@ from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_no_mean, seam
 from folkmoot.local.grad import plus
+from folkmoot.local.parts import but
 from folkmoot.local.proximal import proximal
 
 
@@ -50,7 +51,7 @@ def feddyn(work: LocalWork, *, alpha: float, aggregator: Aggregator | None = Non
         return {**model, "memory": memory, "round": torch.ones((), dtype=torch.int64)}
 
     def round(state: Tree) -> Round:
-        sent = {key: part for key, part in state.items() if key != "memory"}
+        sent = but(state, "memory")
         mean = yield Task(sent, regularized, aggregator)
         delta = mean.value["params"]
         # h is a mean over all clients, of whom only these have moved.

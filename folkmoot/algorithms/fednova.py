@@ -22,8 +22,9 @@ from folkmoot.core.aggregator import Aggregator, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import optimizer_of, refuse_no_mean
-from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+from folkmoot.local.composed import optimizer_of, refuse_no_mean, refuse_no_optimizer
+from folkmoot.local.parts import but
+from folkmoot.optimizers import Optimizer, sgd, stepped
 
 
 def fednova(
@@ -59,13 +60,12 @@ def fednova(
         }
 
     def round(state: Tree) -> Round:
-        sent = {key: part for key, part in state.items() if key != "optimizer"}
+        sent = but(state, "optimizer")
         mean = yield Task(sent, normalised, aggregator)
         # A codec's noise could bring it below 0.
         ratio = (1 + mean.value["steps"]).clamp(min=0)
         delta = trees.scale(ratio, mean.value["params"])
-        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
-        server.step(params, delta, optimizer, int(state["round"]), 1.0)
+        params, optimizer = stepped(server, state, delta)
         return {
             "params": params,
             "buffers": trees.add(state["buffers"], mean.value["buffers"]),

@@ -26,12 +26,12 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregate, Aggregator, Update
 from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Round, Seen, Task, unchanged
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import optimizer_of, refuse_no_mean, seam
+from folkmoot.local.composed import optimizer_of, refuse_no_mean, refuse_no_optimizer, seam
 from folkmoot.local.full_gradient import beside, full_gradient
 from folkmoot.local.full_gradient import mean as mean_gradient
 from folkmoot.local.grad import plus
-from folkmoot.local.parts import PARTS
-from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+from folkmoot.local.parts import PARTS, but
+from folkmoot.optimizers import Optimizer, sgd, stepped
 
 
 def mime(
@@ -104,8 +104,7 @@ def _algorithm(
         return after(state, mean, control["control"] if control else mean.value["gradient"])
 
     def after(state: Tree, mean: Aggregate, gradient: Tree) -> Tree:
-        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
-        outer.step(params, mean.value["params"], optimizer, int(state["round"]), 1.0)
+        params, optimizer = stepped(outer, state, mean.value["params"])
         # s = V(c, s): a step at the broadcast model of which the state alone is kept.
         left, renewed = trees.clone(state["params"]), trees.clone(state["base"])
         base.step(left, gradient, renewed, int(state["round"]), -1.0)
@@ -157,9 +156,9 @@ def _with_control(work: LocalWork) -> LocalWork:
         first, same = carry["first"], batch._replace(data=trees.clone(batch.data))
         gradient, _ = outer.objective.grad(first["params"], first["buffers"], first["counts"], same)
         there = {name: gradient[name] for name in sent["control"]}
-        inner = {**_without("first", carry), "own": {**carry["own"], "there": there}}
+        inner = {**but(carry, "first"), "own": {**carry["own"], "there": there}}
         after = work.step(outer, sent, inner, batch)
-        return {**after, "own": _without("there", after["own"]), "first": first}
+        return {**after, "own": but(after["own"], "there"), "first": first}
 
     def correct(gradient: Tree, params: Tree, sent: Tree, own: Tree) -> Tree:
         # What both have in common goes first, for it cancels to the last bit.
@@ -169,13 +168,9 @@ def _with_control(work: LocalWork) -> LocalWork:
         return trees.add(away, sent["control"])
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        return work.finish(sent, _without("first", carry), seen)
+        return work.finish(sent, but(carry, "first"), seen)
 
     return work.changed(start=start, step=step, correct=correct, finish=finish)
-
-
-def _without(name: str, tree: Tree) -> Tree:
-    return {key: part for key, part in tree.items() if key != name}
 
 
 def _with_gradient(work: LocalWork) -> LocalWork:

@@ -26,7 +26,7 @@ from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Seen
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_own_models, seam
-from folkmoot.local.parts import model_in
+from folkmoot.local.parts import but, model_in
 from folkmoot.local.proximal import drawn
 from folkmoot.optimizers import Optimizer
 
@@ -83,7 +83,7 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
         return {**own_of(work, sent), "theta": model_in(sent)}
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
-        own = {name: part for name, part in own.items() if name != "theta"}
+        own = but(own, "theta")
         return {**work.start(sent, own, key), "theta": sent["params"]}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
@@ -91,7 +91,7 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
         w, statistics = carry["params"], {part: carry[part] for part in ("buffers", "counts")}
         # The pull is to this client's own copy of the global model, not to what was broadcast.
         near = {**sent, "params": w}
-        moving = {**_without(carry), "params": carry["theta"]}
+        moving = {**but(carry, "theta"), "params": carry["theta"]}
         for left in reversed(range(inner_steps)):
             # A batch is one to the statistics; and a model may write into its inputs.
             shown = trees.clone(statistics) if left else statistics
@@ -102,7 +102,7 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
         return {**moving, "params": w, "theta": theta}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        update, own = work.finish(sent, _without(carry), seen)
+        update, own = work.finish(sent, but(carry, "theta"), seen)
         theta = {**model_in(carry), "params": carry["theta"]}
         return update, {**own, "theta": theta}
 
@@ -120,7 +120,3 @@ def _go(w: Tree, share: float, theta: Tree) -> None:
         trees.each("lerp_", leaves, there, share)
     else:
         trees.axpy_(w, share, trees.sub(theta, w))
-
-
-def _without(carry: Tree) -> Tree:
-    return {name: part for name, part in carry.items() if name != "theta"}

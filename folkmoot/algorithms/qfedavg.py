@@ -26,8 +26,8 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
 from folkmoot.local import full_loss
-from folkmoot.local.composed import optimizer_of, refuse_no_mean
-from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+from folkmoot.local.composed import optimizer_of, refuse_no_mean, refuse_no_optimizer
+from folkmoot.optimizers import Optimizer, sgd, stepped
 
 _TINY = 1e-100
 """Smallest loss that is divided by."""
@@ -74,11 +74,10 @@ def qfedavg(
     def round(state: Tree) -> Round:
         sent = {key: state[key] for key in ("params", "buffers", "counts", "round")}
         mean = yield Task(sent, weighed, aggregator)
-        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
         # Where every loss is 0, nobody has a wish.
         h = float(mean.value["h"])
         direction = trees.scale(1 / h if h > 0 else 0.0, mean.value["params"])
-        server.step(params, direction, optimizer, int(state["round"]), 1.0)
+        params, optimizer = stepped(server, state, direction)
         return {
             "params": params,
             "buffers": trees.add(state["buffers"], mean.value["buffers"]),

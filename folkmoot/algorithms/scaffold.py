@@ -25,9 +25,10 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task, unc
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.local import full_gradient
-from folkmoot.local.composed import optimizer_of, own_of, refuse_no_mean, seam
+from folkmoot.local.composed import optimizer_of, own_of, refuse_no_mean, refuse_no_optimizer, seam
 from folkmoot.local.grad import plus
-from folkmoot.optimizers import Optimizer, refuse_no_optimizer, sgd
+from folkmoot.local.parts import but
+from folkmoot.optimizers import Optimizer, sgd, stepped
 
 
 def scaffold(
@@ -70,10 +71,9 @@ def scaffold(
         }
 
     def round(state: Tree) -> Round:
-        sent = {key: part for key, part in state.items() if key != "optimizer"}
+        sent = but(state, "optimizer")
         mean = yield Task(sent, controlled, aggregator)
-        params, optimizer = trees.clone(state["params"]), trees.clone(state["optimizer"])
-        server.step(params, mean.value["params"], optimizer, int(state["round"]), 1.0)
+        params, optimizer = stepped(server, state, mean.value["params"])
         # c is a mean over all clients, of whom only these have changed theirs.
         share = mean.count / mean.population
         return {
@@ -129,7 +129,7 @@ def _controlled(work: LocalWork, option: int) -> LocalWork:
         # Without a step there is nothing to read a gradient from, and the control stays.
         control = _if(distance, found, old)
         value = {**update.value, "control": trees.sub(control, old)}
-        own = {key: part for key, part in own.items() if key != "shift"}
+        own = but(own, "shift")
         return update._replace(value=value), {**own, "control": control}
 
     return work.changed(own=own, start=start, correct=correct, finish=finish)

@@ -6,6 +6,7 @@ from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Correct, LocalWork
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
+from folkmoot.optimizers import Optimizer
 
 
 def refuse_no_work(verb: str, work: Any) -> None:
@@ -62,6 +63,18 @@ def optimizer_of(verb: str, work: LocalWork) -> Any:
 def own_of(work: LocalWork, sent: Tree) -> Tree:
     """Return the first private state of a work, to which a transform adds its own part."""
     return work.own(sent) if work.own else {}
+
+
+def refuse_no_optimizer(server: Any) -> None:
+    """Refuse, as a server's, what is no optimizer, such as a name or a builder not called.
+
+    Raises:
+        SettingsError: Where the parts are composed, before any client is asked.
+    """
+    if not isinstance(server, Optimizer):
+        raise SettingsError(
+            f"server must be an optimizer, such as fm.optimizers.adam(0.01), but is {server!r}."
+        )
 
 
 def refuse_no_aggregator(aggregator: Any) -> None:

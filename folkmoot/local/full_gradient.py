@@ -13,6 +13,7 @@ from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import refuse_no_work
+from folkmoot.local.parts import but
 
 
 def beside(work: LocalWork) -> LocalWork:
@@ -28,11 +29,11 @@ def beside(work: LocalWork) -> LocalWork:
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         _add(carry["full"], outer.objective, batch)
-        after = work.step(outer, sent, _without_sum(carry), batch)
+        after = work.step(outer, sent, but(carry, "full"), batch)
         return {**after, "full": carry["full"]}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        return work.finish(sent, _without_sum(carry), seen)
+        return work.finish(sent, but(carry, "full"), seen)
 
     return work.changed(start=start, step=step, finish=finish)
 
@@ -110,7 +111,3 @@ def _add(full: Tree, objective: Objective, batch: Batch) -> None:
         gradient = trees.map(lambda leaf: leaf * by_rows.to(leaf.dtype), gradient)
         share = 1
     trees.axpy_(full["sum"], share, gradient)
-
-
-def _without_sum(carry: Tree) -> Tree:
-    return {key: part for key, part in carry.items() if key != "full"}

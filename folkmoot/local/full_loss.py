@@ -16,6 +16,7 @@ from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import refuse_no_work
 from folkmoot.local.module import ModuleObjective
+from folkmoot.local.parts import but
 
 _TINY = 1e-30
 """Divides what is added over no example, which is 0."""
@@ -45,10 +46,10 @@ def beside(verb: str, work: LocalWork) -> LocalWork:
             # An engine may have replaced the objective.
             found = _measured(alone(outer.objective), sent, batch)
             sums = sums + (found * (epoch == 0) if isinstance(epoch, Tensor) else found)
-        return {**work.step(outer, sent, _without(carry), batch), "loss": sums}
+        return {**work.step(outer, sent, but(carry, "loss"), batch), "loss": sums}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        return work.finish(sent, _without(carry), seen)
+        return work.finish(sent, but(carry, "loss"), seen)
 
     return work.changed(start=start, step=step, finish=finish)
 
@@ -86,7 +87,3 @@ def _measured(judge: Objective, sent: Tree, batch: Batch) -> Tensor:
     same = batch._replace(data=trees.clone(batch.data))
     found: Tensor = judge.measure(sent["params"], sent["buffers"], sent["counts"], same)["loss"]
     return found
-
-
-def _without(carry: Tree) -> Tree:
-    return {key: part for key, part in carry.items() if key != "loss"}

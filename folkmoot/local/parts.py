@@ -11,6 +11,11 @@ def model_in(tree: Tree) -> Tree:
     return {part: tree[part] for part in PARTS}
 
 
+def but(tree: Tree, name: str) -> Tree:
+    """Return a tree without one of its parts."""
+    return {key: value for key, value in tree.items() if key != name}
+
+
 def apart(tree: Tree, name: str) -> tuple[Tree, Tree]:
     """Split what a transform has put into a tree under its name from what others know of it."""
-    return {key: value for key, value in tree.items() if key != name}, tree[name]
+    return but(tree, name), tree[name]

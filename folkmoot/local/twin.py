@@ -14,7 +14,7 @@ from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Seen
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_own_models, seam
-from folkmoot.local.parts import PARTS, apart, model_in
+from folkmoot.local.parts import PARTS, apart, but, model_in
 
 Advance = Callable[[LocalWork, Tree, Tree, Tree, Batch], Tree]
 """`advance(work, sent, carry, twin, batch)` -> twin, before the work's own step is taken.
@@ -48,7 +48,7 @@ def twin(verb: str, work: LocalWork, advance: Advance, more: Tree | None = None)
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
         own, mine = apart(own, "twin")
         begun = work.start({**sent, **model_in(mine)}, own, key)
-        second = {name: part for name, part in begun.items() if name != "own"}
+        second = but(begun, "own")
         return {**work.start(sent, own, key), "twin": {**mine, **second}}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
@@ -56,7 +56,7 @@ def twin(verb: str, work: LocalWork, advance: Advance, more: Tree | None = None)
         # A copy, for a model may write into its inputs.
         same = batch._replace(data=trees.clone(batch.data))
         moved = advance(outer, sent, carry, {**mine, "own": carry["own"]}, same)
-        second = {name: part for name, part in moved.items() if name != "own"}
+        second = but(moved, "own")
         return {**work.step(outer, sent, carry, batch), "twin": second}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
