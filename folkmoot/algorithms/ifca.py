@@ -95,15 +95,12 @@ def _choosing(work: LocalWork, k: int) -> LocalWork:
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         sums, leaves = [], [leaf.unbind() for leaf in trees.leaves(sent["models"])]
-        for place, found in enumerate(zip(*leaves, strict=True)):
+        for found in zip(*leaves, strict=True):
             one = trees.like(sent["models"], found)
             model = one["params"], one["buffers"], one["counts"]
-            # A copy, for a model may write into its inputs; the last one may.
-            last = place == k - 1
-            same = batch if last else batch._replace(data=trees.clone(batch.data))
             if getattr(judge, "keeps", False):
                 judge.renew()  # type: ignore[attr-defined]
-            sums.append(judge.measure(*model, same)["loss"])
+            sums.append(judge.measure(*model, batch)["loss"])
         return {**carry, "sums": carry["sums"] + torch.stack(sums)}
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:

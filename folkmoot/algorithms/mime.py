@@ -152,9 +152,9 @@ def _with_control(work: LocalWork) -> LocalWork:
         return {**carry, "first": trees.clone({part: carry[part] for part in PARTS})}
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        # A copy, for a model may write into its inputs.
-        first, same = carry["first"], batch._replace(data=trees.clone(batch.data))
-        gradient, _ = outer.objective.grad(first["params"], first["buffers"], first["counts"], same)
+        first = carry["first"]
+        at = first["params"], first["buffers"], first["counts"]
+        gradient, _ = outer.objective.grad(*at, batch)
         there = {name: gradient[name] for name in sent["control"]}
         inner = {**but(carry, "first"), "own": {**carry["own"], "there": there}}
         after = work.step(outer, sent, inner, batch)

@@ -93,10 +93,9 @@ def _enveloped(work: LocalWork, lam: float, lr: float, inner_steps: int) -> Loca
         near = {**sent, "params": w}
         moving = {**but(carry, "theta"), "params": carry["theta"]}
         for left in reversed(range(inner_steps)):
-            # A batch is one to the statistics; and a model may write into its inputs.
+            # A batch is one to the statistics.
             shown = trees.clone(statistics) if left else statistics
-            same = batch._replace(data=trees.clone(batch.data)) if left else batch
-            moving = work.step(inner, near, {**moving, **shown}, same)
+            moving = work.step(inner, near, {**moving, **shown}, batch)
         theta = moving["params"]
         _go(w, lr * lam, theta)
         return {**moving, "params": w, "theta": theta}

@@ -64,12 +64,13 @@ class Objective(Protocol):
     def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
         """Return the gradient and the loss, [], of a batch; buffers and counts are written into.
 
+        The batch is not: others are given the same rows.
         The gradient is the caller's, who may write into it: keep none, and give none twice.
         """
         ...
 
     def measure(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tree:
-        """Return the sums of every metric over a batch."""
+        """Return the sums of every metric over a batch, which is not written into."""
         ...
 
 

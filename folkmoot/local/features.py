@@ -130,17 +130,18 @@ class Look:
 
     def __call__(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> Tensor:
         """Return the layer's output for a plain batch."""
-        # A copy, for a model may write into its inputs.
-        inputs, _ = self._objective.split(trees.clone(batch.data))
         if torch.compiler.is_compiling():
+            inputs, _ = self._objective.split(trees.clone(batch.data))
             with torch.no_grad():
                 return _rows([_traced(self._traced, params, inputs)[1]], self._objective.layer)
         replica, found = self._replica()
         if replica.keeps:
             replica.renew()
+        lent = replica.evaluation_inputs.lend(batch.data)
         model, draws = replica.judging(params, buffers, counts), replica.randomness(batch.key)
         with torch.no_grad(), model, draws:
-            call(replica.module, inputs)
+            call(replica.module, self._objective.split(lent)[0])
+        replica.evaluation_inputs.take_back(lent)
         caught = [*found]
         found.clear()
         return _rows(caught, self._objective.layer)

@@ -103,9 +103,7 @@ def _add(full: Tree, objective: Objective, batch: Batch) -> None:
         share = share * (batch.epoch == 0)
     elif batch.epoch:
         return
-    # A copy, for a model may write into its inputs.
-    same = batch._replace(data=trees.clone(batch.data))
-    gradient, _ = objective.grad(full["params"], full["buffers"], full["counts"], same)
+    gradient, _ = objective.grad(full["params"], full["buffers"], full["counts"], batch)
     if isinstance(share, Tensor):
         by_rows = share
         gradient = trees.map(lambda leaf: leaf * by_rows.to(leaf.dtype), gradient)

@@ -10,7 +10,6 @@ import threading
 import torch
 from torch import Tensor
 
-from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
@@ -83,7 +82,5 @@ def _measured(judge: Objective, sent: Tree, batch: Batch) -> Tensor:
     """Return the loss of what was sent, added over a batch's rows, and their number."""
     if isinstance(judge, ModuleObjective) and judge.keeps:
         judge.renew()
-    # A copy, for a model may write into its inputs.
-    same = batch._replace(data=trees.clone(batch.data))
-    found: Tensor = judge.measure(sent["params"], sent["buffers"], sent["counts"], same)["loss"]
+    found: Tensor = judge.measure(sent["params"], sent["buffers"], sent["counts"], batch)["loss"]
     return found

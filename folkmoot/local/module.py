@@ -132,7 +132,8 @@ class ModuleObjective:
         return {key: leaf for key, leaf in data.items() if key != self.target}, data[self.target]
 
     def grad(self, params: Tree, buffers: Tree, counts: Tree, batch: Batch) -> tuple[Tree, Tensor]:
-        """Return the gradient, a tree like `params`, and the loss, []; buffers are written into."""
+        """Return the gradient, a tree like `params`, and the loss, []; buffers are written into,
+        the batch is not."""
         if torch.compiler.is_compiling():
             return self._traced_grad(params, batch)
         if not torch.is_grad_enabled():
@@ -145,8 +146,10 @@ class ModuleObjective:
         leaves = replica.aliases(params)
         if buffers or counts:
             replica.hold(buffers, counts)
-        loss = self._training_loss(replica, batch)
+        lent = replica.training_inputs.lend(batch.data)
+        loss = self._training_loss(replica, batch._replace(data=lent))
         gradients = differentiate(loss, leaves)
+        replica.training_inputs.take_back(lent)
         if buffers or counts:
             replica.settle(buffers, counts)
         return dict(zip(params, gradients, strict=True)), loss.detach()
@@ -225,11 +228,13 @@ class ModuleObjective:
         """Return each metric's sums over a batch, (k,) in float64, in evaluation mode."""
         replica = self.replica()
         replica.mode(False)
-        inputs, targets = self.split(batch.data)
+        lent = replica.evaluation_inputs.lend(batch.data)
+        inputs, targets = self.split(lent)
         model = replica.judging(params, buffers, counts)
         with torch.no_grad(), model, replica.randomness(batch.key):
             outputs = call(replica.module, inputs)
             rows = {m.name: m.measure(outputs, targets).double() for m in self.metrics}
+        replica.evaluation_inputs.take_back(lent)
         if batch.weight is None:
             return {name: values.sum(dim=0) for name, values in rows.items()}
         real = (batch.weight > 0).double()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.local.dropout import Draws
+from folkmoot.local.inputs import Inputs
 
 Slot = tuple[dict[str, Any], str]
 
@@ -112,6 +113,7 @@ class Replica:
         self._aliases: tuple[Tensor, ...] = ()
         self._writes_when_judged: bool | None = None
         self.training_draws, self.evaluation_draws = Draws(), Draws()
+        self.training_inputs, self.evaluation_inputs = Inputs(), Inputs()
         self.is_settled = False
         """Whether what passes draw is known for good."""
 

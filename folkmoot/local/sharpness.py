@@ -63,9 +63,7 @@ class _Sharp(NamedTuple):
         """Return the gradient at the moved model, and the loss where it was not moved."""
         # The second pass must not count its batch again.
         held = trees.clone(buffers), trees.clone(counts)
-        # A copy, for a model may write into its inputs.
-        same = batch._replace(data=trees.clone(batch.data))
-        gradient, loss = self.plain.grad(params, buffers, counts, same)
+        gradient, loss = self.plain.grad(params, buffers, counts, batch)
         # In the gradient's precision: it sets how far the move goes, and nothing else.
         length = torch.stack(trees.each("norm", trees.leaves(gradient))).norm()
         # Where there is no slope there is no direction, and the model stays.

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Seen
 from folkmoot.core.tree import Tree
@@ -53,9 +52,7 @@ def twin(verb: str, work: LocalWork, advance: Advance, more: Tree | None = None)
 
     def step(outer: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
         carry, mine = apart(carry, "twin")
-        # A copy, for a model may write into its inputs.
-        same = batch._replace(data=trees.clone(batch.data))
-        moved = advance(outer, sent, carry, {**mine, "own": carry["own"]}, same)
+        moved = advance(outer, sent, carry, {**mine, "own": carry["own"]}, batch)
         second = but(moved, "own")
         return {**work.step(outer, sent, carry, batch), "twin": second}
 
