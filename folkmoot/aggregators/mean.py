@@ -38,16 +38,55 @@ def uniform_mean(*codecs: Codec, divisor: float | None = None) -> Aggregator:
         codecs: Stages between each client's update and the sum.
         divisor: Divide by this number, the *expected* cohort, and not by the number of clients that
             answered: under differential privacy the divisor must not depend on who took part. None
-            divides by the number that answered.
+            divides by the number that answered. A sum of nobody then decodes as well.
 
     Raises:
         SettingsError: If `divisor` is not above 0.
     """
     if divisor is not None:
         positive(divisor=divisor)
-    return _linear(
-        "uniform_mean", codecs, 1.0, lambda update: 1.0, lambda added: divisor or added.count
+    rule = _linear(
+        "uniform_mean",
+        codecs,
+        1.0,
+        lambda update: 1.0,
+        lambda added: divisor or added.count,
+        expected=divisor,
     )
+    return rule._replace(divisor=divisor, bounded=_bounded(codecs))
+
+
+def unnamed_mean() -> Aggregator:
+    """Return what algorithms take that average by examples, where nobody has named a rule.
+
+    That is `weighted_mean()`; under differential privacy, where a mean needs a bound on what one
+    client weighs, the uniform mean takes its place. A `weighted_mean()` that was named is refused.
+    """
+    return weighted_mean()._replace(bounded=_bounded(()))
+
+
+def _bounded(
+    own: tuple[Codec, ...],
+) -> Callable[[tuple[Codec, ...], tuple[Codec, ...], float], Aggregator]:
+    """Return how a uniform mean is built around a rule's own stages.
+
+    Integer leaves stay with the clients: nothing bounds or hides them.
+    """
+
+    def build(before: tuple[Codec, ...], after: tuple[Codec, ...], divisor: float) -> Aggregator:
+        stages = (*before, *own, *after)
+        rule = _linear(
+            "uniform_mean",
+            stages,
+            1.0,
+            lambda update: 1.0,
+            lambda added: divisor,
+            expected=divisor,
+            counted=False,
+        )
+        return rule._replace(divisor=divisor)
+
+    return build
 
 
 def total(*codecs: Codec) -> Aggregator:
@@ -71,8 +110,21 @@ def _linear(
     largest_weight: float,
     weigh: Callable[[Update], float | Tensor],
     divisor: Callable[[Sum], float],
+    *,
+    expected: float | None = None,
+    counted: bool = True,
 ) -> Aggregator:
-    """Build a rule that sums weight * encoded value and divides."""
+    """Build a rule that sums weight * encoded value and divides.
+
+    Args:
+        name: Of the rule.
+        codecs: Its stages.
+        largest_weight: Of one client.
+        weigh: From an update to its weight.
+        divisor: From the sum to what it is divided by.
+        expected: Clients that a sum holds on average; None is the most that it may hold.
+        counted: Whether integer leaves are summed; else those that were sent remain.
+    """
     for codec in codecs:
         if not isinstance(codec, Codec):
             raise SettingsError(
@@ -82,12 +134,23 @@ def _linear(
 
     def init(example: Update, clients: int) -> State:
         layout = Layout.of(example.value)
-        bounds = Bounds(weight=largest_weight, clients=clients, size=layout.size)
+        bounds = Bounds(
+            weight=largest_weight,
+            clients=clients,
+            size=layout.size,
+            expected=clients if expected is None else expected,
+        )
         codec, bounds = stages.init(bounds, layout)
+        if bounds.noise and name == "uniform_mean" and expected is None:
+            raise SettingsError(
+                f"{stages.name} hides who takes part, but this mean is over those that answered, "
+                "and their number tells. Divide by the expected cohort: uniform_mean(..., "
+                "divisor=...)."
+            )
         return State(codec, bounds, layout, example.counts)
 
     def encode(state: State, update: Update, key: int) -> Update:
-        weighed = Update(update.value, weigh(update), update.counts)
+        weighed = Update(update.value, weigh(update), update.counts if counted else {})
         if not codecs:
             # No stage, no packing: the leaves are added where they are.
             return weighed
@@ -96,7 +159,7 @@ def _linear(
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
         share = 1 / divisor(added)
-        counts = _rounded_mean(added, state.counts)
+        counts = _rounded_mean(added, state.counts) if counted else state.counts
         if not codecs:
             mean = trees.scale(share, added.value)
             dtypes = iter(state.layout.dtypes)

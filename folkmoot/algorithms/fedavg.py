@@ -12,7 +12,7 @@ files state theirs. BatchNorm statistics are averaged, never stepped by the opti
 
 import torch
 
-from folkmoot.aggregators import weighted_mean
+from folkmoot.aggregators.mean import unnamed_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
@@ -41,7 +41,7 @@ def fedavg(
     """
     refuse_no_work("fedavg", work)
     server = sgd(1.0) if server is None else server
-    aggregator = weighted_mean() if aggregator is None else aggregator
+    aggregator = unnamed_mean() if aggregator is None else aggregator
     refuse_no_optimizer(server)
     refuse_no_aggregator(aggregator)
 

@@ -16,7 +16,7 @@ State: FedAvg's, and the mean of ||a_i||_1. Cost: FedAvg's, and one number both 
 
 import torch
 
-from folkmoot.aggregators import weighted_mean
+from folkmoot.aggregators.mean import unnamed_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Seen, Task
@@ -46,7 +46,7 @@ def fednova(
     """
     normalised = _normalised(work)
     server = sgd(1.0) if server is None else server
-    aggregator = weighted_mean() if aggregator is None else aggregator
+    aggregator = unnamed_mean() if aggregator is None else aggregator
     refuse_no_optimizer(server)
     refuse_no_mean("fednova", aggregator)
 

@@ -26,7 +26,7 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Plan, Round, Seen, Task
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import own_of, refuse_own_models
+from folkmoot.local.composed import own_of, refuse_own_models, refuse_private
 from folkmoot.local.full_loss import alone
 from folkmoot.local.parts import apart, model_in
 from folkmoot.local.stacked import picked, starts
@@ -56,6 +56,7 @@ def ifca(
             below 2, two models are equal at the start, or one is unlike the work's.
     """
     refuse_own_models("ifca", work)
+    refuse_private("ifca", work, "measures the loss of each client's examples")
     first = starts("ifca", work.init(), clusters, spread, seed)
     k = len(next(iter(first["params"].values())))
     training, choosing = _training(work, k), _choosing(work, k)

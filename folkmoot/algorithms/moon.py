@@ -27,7 +27,7 @@ from folkmoot.core.aggregator import Aggregator, Update
 from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Seen
 from folkmoot.core.errors import not_negative, positive
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import own_of, refuse_no_work
+from folkmoot.local.composed import own_of, refuse_no_work, refuse_private
 from folkmoot.local.features import Look, featured
 from folkmoot.local.module import ModuleObjective
 from folkmoot.local.parts import PARTS
@@ -61,6 +61,7 @@ def moon(
         SettingsError: If `work` is none, the model has no such layer, or a number is out of range.
     """
     refuse_no_work("moon", work)
+    refuse_private("moon", work, "looks at what a layer makes of each example")
     not_negative(mu=mu)
     positive(temperature=temperature)
     contrasted = _contrasted(work, features, mu, temperature)

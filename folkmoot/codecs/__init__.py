@@ -1,5 +1,23 @@
 """Codecs: what may stand between an update and the sum."""
 
+from folkmoot.codecs.adaptive_clip import adaptive_clip
 from folkmoot.codecs.clip import clip
+from folkmoot.codecs.correlated import banded_noise, tree_noise
+from folkmoot.codecs.layer_clip import clip_by_layer
+from folkmoot.codecs.local_noise import local_gaussian, local_laplace, randomized_response
+from folkmoot.codecs.noise import gaussian
 
-__all__ = ["clip"]
+__all__ = [
+    # Bounds on one client's part
+    "adaptive_clip",
+    "clip",
+    "clip_by_layer",
+    # Noise in the sum
+    "banded_noise",
+    "gaussian",
+    "tree_noise",
+    # Noise at each client
+    "local_gaussian",
+    "local_laplace",
+    "randomized_response",
+]

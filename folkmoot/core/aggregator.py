@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from folkmoot.core.codec import Bounds, Layout
+from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.tree import Tree
 
 
@@ -52,8 +52,8 @@ class Aggregate(NamedTuple):
     """What a round receives."""
 
     value: Tree
-    count: int  # type: ignore[assignment]
-    """Clients that answered."""
+    count: float  # type: ignore[assignment]
+    """Clients that the value is a mean of: those that answered, or the rule's fixed divisor."""
     population: int
     """Clients that there are; for algorithms that keep a share for each."""
     counts: Tree
@@ -83,3 +83,8 @@ class Aggregator(NamedTuple):
     sees: Sees = SUM
     averages: bool = True
     """Whether clients who are alike give what one of them gives, as a mean does and a sum not."""
+    divisor: float | None = None
+    """What a sum is divided by, whoever answers; None where that follows from who does."""
+    bounded: "Callable[[tuple[Codec, ...], tuple[Codec, ...], float], Aggregator] | None" = None
+    """`bounded(before, after, divisor)`: this rule with more stages before and after its own, in
+    which no client counts more than another; None where there is no such rule."""

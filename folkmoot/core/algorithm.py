@@ -48,6 +48,9 @@ class Plan(NamedTuple):
     """Whether each epoch has an order of its own."""
     last: str = "keep"
     """A short last batch: "keep" it, "drop" it, or "join" it to the batch before."""
+    poisson: str | None = None
+    """Whose coin puts each row, by itself, into each batch: the run's, "seeded", or a "secret" one;
+    `batch_size` is then what they hold on average. For private works: such batches are sealed."""
 
 
 class Objective(Protocol):

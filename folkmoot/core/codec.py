@@ -30,6 +30,8 @@ class Bounds(NamedTuple):
     """Coordinates of a vector."""
     noise: float = 0.0
     """Standard deviation of the noise in the sum, in units of `l2`; 0 without a noise stage."""
+    expected: float = 1.0
+    """Vectors that a sum holds on average: what it is divided by, whoever answers."""
 
 
 class Layout(NamedTuple):
@@ -74,13 +76,14 @@ class Layout(NamedTuple):
 
 
 class Codec(NamedTuple):
-    """One stage. Its state is public: it is kept by the server and sent with the task."""
+    """One stage. Its state is kept by the server and sent with the task, but for the part under
+    "server", which is nobody else's: noise of the past gives away what it hides."""
 
     name: str
     init: Callable[[Bounds, Layout], tuple[Tree, Bounds]]
     """Refuse impossible bounds; return the first state and what holds behind this stage."""
     encode: Callable[[Tree, Tensor, int], Tensor]
-    """`encode(state, vector, key)`, on the client: a new vector that may be added."""
+    """`encode(state, vector, key)`, on the client: a vector that may be added; in place, if so."""
     decode: Callable[[Tree, Tensor, int], tuple[Tensor, Tree]]
     """`decode(state, total, key)`, on the server: the decoded sum and the next round's state."""
     pack: Callable[[Tree, Tensor], bytes]
@@ -89,6 +92,12 @@ class Codec(NamedTuple):
     """Read `pack`'s bytes back, exactly."""
     linear: bool = True
     """Whether packed forms may themselves be added, as a secure sum needs."""
+
+
+def public(state: Tree) -> Tree:
+    """Return what clients may see of a codec's state: all but what stands under "server"."""
+    inner = {key: public(part) if isinstance(part, dict) else part for key, part in state.items()}
+    return {key: part for key, part in inner.items() if key != "server"}
 
 
 def raw_bytes(state: Tree, vector: Tensor) -> bytes:

@@ -7,6 +7,7 @@ FolkmootError
 ├── ClientError                     one client's work failed: bad model, loss, update   exit code 3
 ├── RoundError                      a round has no usable answer                   exit code 4
 │   ├── QuorumError                 too few clients answered
+│   ├── BudgetError                 a release would overspend its privacy budget
 │   └── DivergenceError             no client's update is finite
 └── InfrastructureError             the machine failed, not the program            exit code 5
     └── CheckpointError             a stored run cannot be read
@@ -51,6 +52,10 @@ class RoundError(FolkmootError):
 
 class QuorumError(RoundError):
     """Fewer clients answered than the round needs."""
+
+
+class BudgetError(RoundError):
+    """A release would cost more privacy than is left; nobody has been asked for it."""
 
 
 class DivergenceError(RoundError):

@@ -59,7 +59,8 @@ def add(total: Sum, update: Update) -> Sum:
     weight = float(update.weight)
     # A weight of 0 adds nothing, not even 0 * NaN.
     if weight:
-        trees.axpy_(total.value, weight, update.value)
+        # Vectors of integers are added as such, by rules in which every client counts the same.
+        trees.axpy_(total.value, 1 if weight == 1 else weight, update.value)
         if update.counts:
             trees.axpy_(total.counts, weight, trees.map(Tensor.double, update.counts))
     return Sum(total.value, total.weight + weight, total.counts, total.count + 1)

@@ -7,7 +7,7 @@ import torch
 from torch import tensor
 
 from folkmoot.aggregators import aggregate, total, uniform_mean, weighted_mean
-from folkmoot.codecs import clip
+from folkmoot.codecs import clip, gaussian
 from folkmoot.core.aggregator import EACH, Aggregator, State, Update
 from folkmoot.core.codec import Bounds, Layout
 from folkmoot.core.errors import ClientError, QuorumError, SettingsError
@@ -156,6 +156,13 @@ def test_a_divisor_that_is_not_positive_is_refused(divisor):
         uniform_mean(divisor=divisor)
 
 
+def test_noise_behind_a_divisor_that_tells_who_came_is_refused_with_the_cure():
+    rule = uniform_mean(clip(1.0), gaussian(1.0, simulation=True))
+
+    with pytest.raises(SettingsError, match=r"their number tells.*divisor="):
+        rule.init(Update({"w": torch.zeros(3)}), 5)
+
+
 def test_codecs_are_told_weight_cohort_and_size():
     seen = []
 
@@ -169,9 +176,9 @@ def test_codecs_are_told_weight_cohort_and_size():
         rule.init(example, 5)
 
     assert seen == [
-        Bounds(weight=math.inf, clients=5, size=7),
-        Bounds(weight=1.0, clients=5, size=7),
-        Bounds(weight=1.0, clients=5, size=7),
+        Bounds(weight=math.inf, clients=5, size=7, expected=5),
+        Bounds(weight=1.0, clients=5, size=7, expected=5),
+        Bounds(weight=1.0, clients=5, size=7, expected=5),
     ]
 
 

@@ -19,7 +19,7 @@ def vectors(count, size, scale, seed=0):
 
 def encoded(codec, vector):
     state, _ = codec.init(Bounds(), Layout.of({"w": vector}))
-    return codec.encode(state, vector, 0)
+    return codec.encode(state, vector.clone(), 0)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000])
@@ -56,7 +56,7 @@ def test_decoding_gives_the_clipped_update(update, norm, expected):
     codec, vector = clip(norm), tensor(update)
     state, _ = codec.init(Bounds(), Layout.of({"w": vector}))
 
-    decoded, following = codec.decode(state, codec.encode(state, vector, 0), 0)
+    decoded, following = codec.decode(state, codec.encode(state, vector.clone(), 0), 0)
 
     assert decoded.tolist() == pytest.approx(expected, rel=1e-6)
     assert following == state
@@ -67,7 +67,9 @@ def test_a_clipped_sum_decodes_to_the_sum_of_the_clipped_updates():
     codec, given = clip(5.0), [tensor([6.0, 8.0]), tensor([1.0, 0.0]), tensor([0.0, -50.0])]
     state, _ = codec.init(Bounds(), Layout.of({"w": given[0]}))
 
-    total, _ = codec.decode(state, sum(codec.encode(state, vector, 0) for vector in given), 0)
+    total, _ = codec.decode(
+        state, sum(codec.encode(state, vector.clone(), 0) for vector in given), 0
+    )
 
     assert total.tolist() == pytest.approx([3 + 1 + 0, 4 + 0 - 5], rel=1e-6)
 
