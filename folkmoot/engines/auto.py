@@ -34,10 +34,10 @@ def auto(
 
     def open(setting: Setting) -> Engine:
         # Whoever opens has trained one client by then, so it is known what the model draws.
-        objectives: list[Any] = [work.objective for work in algorithm.works]
-        size = sum(leaf.numel() for leaf in objectives[0].init()["params"].values())
+        params: Any = algorithm.objective.init()["params"]
+        size = sum(leaf.numel() for leaf in params.values())
         chosen, other = None, parallel(workers)
-        if size <= mapped.MOST_PARAMETERS and not any(map(mapped.refusal, objectives)):
+        if size <= mapped.MOST_PARAMETERS and not any(map(mapped.refusal, algorithm.works)):
             task = next(algorithm.round(algorithm.init()), None)
             if task is None or mapped.maps(setting, task):
                 chosen = mapped.vectorized()

@@ -1,17 +1,29 @@
-"""From a client's examples and a plan to batches: the same ones in every engine."""
+"""From a client's examples and a plan to batches: the same ones in every engine.
+
+Poisson batches, of which each row is a part by a coin of its own, vary in size and may be empty. A
+plan says whose coins they are: secret ones hide who was in a batch from those who know the seed.
+"""
 
 import functools
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from folkmoot.codecs import entropy
+from folkmoot.core import rng
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch, Plan
 from folkmoot.core.tree import Tree
 from folkmoot.engines.shuffle import orders as shuffled
 from folkmoot.engines.shuffle import step_keys
+from folkmoot.local.sealed import Sealed
+
+_BITS = 53
+"""Of a coin: a row's share of batches is this fine."""
 
 
 class Cut(NamedTuple):
@@ -24,6 +36,8 @@ class Cut(NamedTuple):
     """Local steps to do."""
     shuffled: bool
     """Whether epochs have orders of their own; a batch of all rows needs none."""
+    poisson: str | None = None
+    """The plan's; the first size is then what every batch holds on average."""
 
     @property
     def used(self) -> int:
@@ -68,7 +82,8 @@ def cut(examples: int, plan: Plan, needs_pairs: bool) -> Cut:
     elif rest and plan.last == "keep":
         sizes.append(rest)
     steps = plan.steps if plan.steps is not None else (plan.epochs or 0) * len(sizes)
-    return Cut(examples, tuple(sizes), steps, plan.shuffle and sizes[0] < examples)
+    shuffled = plan.shuffle and sizes[0] < examples and not plan.poisson
+    return Cut(examples, tuple(sizes), steps, shuffled, plan.poisson)
 
 
 def draw(keys: Sequence[int], cuts: Sequence[Cut]) -> list[Draws]:
@@ -85,6 +100,9 @@ def draw(keys: Sequence[int], cuts: Sequence[Cut]) -> list[Draws]:
 
 def batches(data: Tree, cut: Cut, draws: Draws) -> Iterator[Batch]:
     """Yield a client's batches, one a step; always copies, for a model may write into them."""
+    if cut.poisson:
+        yield from _by_lot(data, cut, draws)
+        return
     if len(cut.sizes) == 1 and cut.sizes[0] == cut.examples:
         for step in range(cut.steps):
             yield Batch(trees.clone(data), None, draws.keys[1 + step], step)
@@ -100,6 +118,31 @@ def batches(data: Tree, cut: Cut, draws: Draws) -> Iterator[Batch]:
             step += 1
             yield Batch(part, None, draws.keys[step], epoch)
         epoch += 1
+
+
+def _by_lot(data: Tree, cut: Cut, draws: Draws) -> Iterator[Batch]:
+    """Yield sealed batches, each of the rows whose coins say so."""
+    expected, secret = cut.sizes[0], cut.poisson == "secret"
+    # Rounded down: nobody is in more batches than is accounted for.
+    share = np.uint64((expected << _BITS) // cut.examples)
+    for step in range(cut.steps):
+        key = rng.as_tensor(secrets.randbits(64)) if secret else draws.keys[1 + step]
+        coins = _secret_coins(cut.examples) if secret else _seeded_coins(key, cut.examples)
+        chosen = torch.from_numpy(np.flatnonzero(coins >> np.uint64(64 - _BITS) < share))
+        picked = trees.map(lambda leaf, chosen=chosen: leaf.index_select(0, chosen), data)
+        sealed = Sealed(picked, expected, secret)
+        yield Batch(sealed, None, key, step // len(cut.sizes))
+
+
+def _secret_coins(rows: int) -> np.ndarray:
+    """Return 64 random bits for each row that follow from nothing."""
+    return entropy.system()(2 * rows).view(np.uint64)
+
+
+def _seeded_coins(key: Tensor, rows: int) -> np.ndarray:
+    """Return 64 bits for each row that follow from a step's key."""
+    start = rng.mix(int(key) ^ rng.label("lot"))
+    return rng.mix_array(np.uint64(start) ^ np.arange(rows, dtype=np.uint64))
 
 
 def _parts(data: Tree, order: Tensor | None, sizes: tuple[int, ...]) -> list[Tree]:

@@ -52,6 +52,8 @@ def compiled(workers: int | None = None, *, unrolled: int = UNROLLED) -> Opener:
 
 def refusal(work: LocalWork) -> str | None:
     """Say why a work's step is not compiled, or None."""
+    if work.plan.poisson:
+        return "its batches are drawn row by row, and no two have one size"
     objective: Any = work.objective
     model = getattr(objective, "model", None)
     if model is None:

@@ -57,8 +57,11 @@ def vectorized(chunk: int | None = None) -> Opener:
     return open
 
 
-def refusal(objective: Any) -> str | None:
-    """Say why a model cannot be vectorized, or None."""
+def refusal(work: LocalWork) -> str | None:
+    """Say why a work cannot be vectorized, or None."""
+    if work.plan.poisson:
+        return "its batches are drawn row by row, and no two have one size"
+    objective: Any = work.objective
     model = getattr(objective, "model", None)
     if model is None:
         return "its objective is not a PyTorch module"
@@ -116,7 +119,7 @@ class Vectorized:
             return self._single.ask(task, state, cohort, own)
         task = in_precision(task, self.setting)
         learn_randomness(self.setting, task, cohort)
-        reason = refusal(task.work.objective)
+        reason = refusal(task.work)
         if reason:
             raise UnfitError(
                 f"The model of work {task.work.name!r} cannot be vectorized: {reason}. Use "

@@ -1,5 +1,6 @@
 """The client's half: objectives, local training, transforms of works, evaluation."""
 
+from folkmoot.local.dpsgd import dpsgd
 from folkmoot.local.evaluate import evaluate
 from folkmoot.local.kinds import classifier, language_model, regressor
 from folkmoot.local.metrics import Metric
@@ -12,6 +13,7 @@ __all__ = [
     "Metric",
     "classifier",
     "descent",
+    "dpsgd",
     "evaluate",
     "language_model",
     "objective",

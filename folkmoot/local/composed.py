@@ -22,6 +22,25 @@ def refuse_no_work(verb: str, work: Any) -> None:
         )
 
 
+def refuse_private(verb: str, work: LocalWork, what: str) -> None:
+    """Refuse a work whose gradients alone are private, where something else is asked of examples.
+
+    Args:
+        verb: Who asks.
+        work: Its batches are sealed if it is private.
+        what: Is asked, such as "measures losses".
+
+    Raises:
+        SettingsError: Where the parts are composed, before any client is asked.
+    """
+    if work.plan.poisson:
+        raise SettingsError(
+            f"{verb}() {what}, and example-level privacy covers nothing but the gradients of a "
+            "step, one of each batch. Use an algorithm that takes no more, such as fedavg(), "
+            "fedprox() or scaffold()."
+        )
+
+
 def kind_of(value: Any) -> str:
     """Return what a value is, with its article: a Linear, an int, the class Linear."""
     if isinstance(value, type):

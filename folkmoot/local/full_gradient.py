@@ -12,8 +12,10 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import refuse_no_work
+from folkmoot.local.composed import refuse_no_work, refuse_private
 from folkmoot.local.parts import but
+
+_ALSO = "takes a second gradient of each batch, and weighs it by its rows"
 
 
 def beside(work: LocalWork) -> LocalWork:
@@ -21,7 +23,11 @@ def beside(work: LocalWork) -> LocalWork:
 
     Cost: one more gradient for each step of the first epoch; of every epoch, where clients are
     mapped or steps are compiled.
+
+    Raises:
+        SettingsError: If the work's gradients are private.
     """
+    refuse_private("full_gradient", work, _ALSO)
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
         carry = work.start(sent, own, key)
@@ -49,9 +55,10 @@ def full_gradient(work: LocalWork) -> LocalWork:
         Work whose update's value is {"gradient": a tree like the broadcast parameters}.
 
     Raises:
-        SettingsError: If `work` is none.
+        SettingsError: If `work` is none, or its gradients are private.
     """
     refuse_no_work("full_gradient", work)
+    refuse_private("full_gradient", work, _ALSO)
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
         return {"full": begun(work.start(sent, own, key)), "own": own}

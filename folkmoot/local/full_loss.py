@@ -13,7 +13,7 @@ from torch import Tensor
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Batch, LocalWork, Objective, Seen
 from folkmoot.core.tree import Tree
-from folkmoot.local.composed import refuse_no_work
+from folkmoot.local.composed import refuse_no_work, refuse_private
 from folkmoot.local.module import ModuleObjective
 from folkmoot.local.parts import but
 
@@ -34,6 +34,7 @@ def beside(verb: str, work: LocalWork) -> LocalWork:
         SettingsError: If `work` is none.
     """
     refuse_no_work(verb, work)
+    refuse_private(verb, work, "measures the loss of each client's examples")
 
     def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
         nothing = torch.zeros(2, dtype=torch.float64)

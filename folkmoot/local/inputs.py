@@ -22,7 +22,7 @@ class Inputs:
     def lend(self, data: Tree) -> Tree:
         """Return rows that a pass may have: these, or a copy where passes write into them."""
         lent = data if self.written is False else trees.clone(data)
-        self._before = [leaf._version for leaf in trees.leaves(lent)]
+        self._before = _versions(lent)
         return lent
 
     def take_back(self, lent: Tree) -> None:
@@ -31,7 +31,7 @@ class Inputs:
         Raises:
             SettingsError: If it has, though the first pass did not: others will see these rows.
         """
-        if [leaf._version for leaf in trees.leaves(lent)] == self._before:
+        if _versions(lent) == self._before:
             self.written = bool(self.written)
         elif self.written is False:
             raise SettingsError(
@@ -41,3 +41,8 @@ class Inputs:
             )
         else:
             self.written = True
+
+
+def _versions(rows: Tree) -> list[int]:
+    """Return how often each leaf was written into so far; one of inference mode does not tell."""
+    return [-1 if leaf.is_inference() else leaf._version for leaf in trees.leaves(rows)]

@@ -131,6 +131,12 @@ class Replica:
         self._bound = []
         self.put(self._param_slots, leaves)
 
+    def owners(self, names: Sequence[str]) -> dict[tuple[int, str], str]:
+        """Return which travelling parameter stands where: by the id of a layer's dict of parameters
+        and the key there; a tied one stands in several places."""
+        pairs = zip(names, self._param_slots, strict=True)
+        return {(id(held), key): name for name, slots in pairs for held, key in slots}
+
     def hold(self, buffers: Tree, counts: Tree) -> None:
         """Bind buffers; a training forward pass writes into them."""
         self.put(self._held_slots, [*buffers.values(), *counts.values()])

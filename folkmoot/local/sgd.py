@@ -164,4 +164,10 @@ def checked(plan: Plan) -> Plan:
         raise SettingsError("batch_size must be at least 1, or None for all rows at once.")
     if plan.last not in ("keep", "drop", "join"):
         raise SettingsError(f'last must be "keep", "drop" or "join", but is {plan.last!r}.')
+    if plan.poisson not in (None, "seeded", "secret"):
+        raise SettingsError(f'poisson must be "seeded", "secret" or None, but is {plan.poisson!r}.')
+    if plan.poisson and plan.last != "keep":
+        raise SettingsError(
+            f"Poisson batches have no short last one to {plan.last}: leave last={plan.last!r} out."
+        )
     return plan
