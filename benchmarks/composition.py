@@ -21,14 +21,15 @@ from folkmoot.cli.bench.bars import BARS
 from folkmoot.core.aggregator import EACH
 from folkmoot.local.personal import personalize
 from folkmoot.train.loop import begun, check_task
+from folkmoot.train.private import private
 
 PAGE = Path(__file__).parents[1] / "docs" / "composition.md"
 HEAD = """# What composes with what
 
 Every algorithm, with one argument more. `python benchmarks/composition.py` asks the package and
 makes this page. The tests hold the whole table, {algorithm} x {personal} x {server} x {aggregator}
-x {codec} x {engine}: each cell is accepted or refused before round 1, and some 550 are trained
-(`tests/laws/grid.py`).
+x {codec} x {privacy} x {engine}: each cell is accepted or refused before round 1, and a thousand
+are trained (`tests/laws/grid.py`).
 
 - **yes**: it runs; **-**: the algorithm has no such argument; a number: refused, with the sentence
   below.
@@ -42,6 +43,7 @@ COLUMNS = {
     "weighted mean": {"aggregator": fm.aggregators.weighted_mean(fm.codecs.clip(1.0))},
     "uniform mean": {"aggregator": fm.aggregators.uniform_mean(fm.codecs.clip(1.0))},
     "total": {"aggregator": fm.aggregators.total()},
+    "privacy=": {"privacy": fm.DP(noise_multiplier=0.1)},
     "each update": {"aggregator": fm.aggregators.uniform_mean()._replace(name="median", sees=EACH)},
 }
 
@@ -51,13 +53,14 @@ def answer(build: Callable[..., fm.Algorithm], options: dict[str, Any], more: An
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     work = fm.local.sgd(fm.classifier(model), lr=0.1)
-    personal = more.get("personal")
-    rest = {name: value for name, value in more.items() if name != "personal"}
+    personal, privacy = more.get("personal"), more.get("privacy")
+    rest = {name: value for name, value in more.items() if name not in ("personal", "privacy")}
     if not set(rest) <= set(inspect.signature(build).parameters):
         return "-"
     try:
         algorithm = build(work, **options, **rest)
         algorithm = personalize(algorithm, personal) if personal else algorithm
+        algorithm = private(privacy, algorithm, range(100), 1).algorithm if privacy else algorithm
         check_task(algorithm, next(begun(algorithm, algorithm.init())))
     except fm.SettingsError as error:
         return str(error)

@@ -21,6 +21,7 @@ __version__ = VERSION
 
 _HOMES = {
     # The front door
+    "DP": "folkmoot.privacy.dp:DP",
     "Evaluation": "folkmoot.train.compared:Evaluation",
     "Result": "folkmoot.train.result:Result",
     "check": "folkmoot.train.check:check",
@@ -56,6 +57,7 @@ _HOMES = {
     "chain": "folkmoot.core.codec:chain",
     "grad": "folkmoot.local.grad:grad",
     # Errors
+    "BudgetError": "folkmoot.core.errors:BudgetError",
     "ClientError": "folkmoot.core.errors:ClientError",
     "DataError": "folkmoot.core.errors:DataError",
     "FolkmootError": "folkmoot.core.errors:FolkmootError",
@@ -64,12 +66,14 @@ _HOMES = {
     # Rooms
     "aggregators": "folkmoot.aggregators",
     "algorithms": "folkmoot.algorithms",
+    "audit": "folkmoot.audit",
     "codecs": "folkmoot.codecs",
     "data": "folkmoot.data",
     "engines": "folkmoot.engines",
     "local": "folkmoot.local",
     "metrics": "folkmoot.local.metrics",
     "optimizers": "folkmoot.optimizers",
+    "privacy": "folkmoot.privacy",
     "sampling": "folkmoot.train.sampling",
     "schedules": "folkmoot.schedules",
     "stopping": "folkmoot.train.stopping",

@@ -1,4 +1,4 @@
-"""The command line: `folkmoot demo`, `new`, `run`, `check`, `list` and `bench`, one command a file.
+"""The command line: `folkmoot demo`, `new`, `run`, `check` and more, one command a file.
 
 What a command does not need for its help is imported inside of it, so help and version load neither
 torch nor numpy.
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from folkmoot.cli import bench, check, demo, listing, new, run
+from folkmoot.cli import audit, bench, check, demo, listing, new, privacy, run
 from folkmoot.core import VERSION
 
 EXIT_CODES = (
@@ -30,6 +30,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "new": new.new,
     "run": run.run,
     "check": check.check,
+    "privacy": privacy.privacy,
+    "audit": audit.audit,
     "list": listing.listing,
     "bench": bench.bench,
 }

@@ -6,6 +6,7 @@ Nothing is trained: a few clients do a few steps, whose results are thrown away.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from folkmoot.data import ClientData
 from folkmoot.engines.parallel import num_cores
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
+from folkmoot.privacy.dp import DP
 from folkmoot.train.census import Fault, gather, held_out_faults, look
 from folkmoot.train.check_report import CheckReport
 from folkmoot.train.evaluation import Judge, shards
@@ -35,6 +37,7 @@ from folkmoot.train.options import (
     refuse_seed,
     refuse_unknown,
 )
+from folkmoot.train.private import private
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
 from folkmoot.train.trials import cost_of, try_clients, try_held_out
 
@@ -51,6 +54,7 @@ def check(
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
     personal: Keep | None = None,
+    privacy: DP | None = None,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -67,7 +71,7 @@ def check(
         algorithm: What would be run, such as `fedavg(work)`.
         clients: Whose data, as for `run`.
         rounds: Rounds that would be run, for the estimate of time.
-        cohort, sampling, personal, test, seed, workers, precision: As for `run`.
+        cohort, sampling, personal, privacy, test, seed, workers, precision: As for `run`.
         evaluate_every, client_tests, best: As for `run`.
         most_clients: Clients that are looked at; of more a sample, which `seed` draws.
 
@@ -103,8 +107,17 @@ def check(
         # Its examples have been looked at, but there is no global model to judge by them.
         held_out = None
     setting = Setting(federation, seed, shards(held_out, algorithm.objective))
-    expected, faults = _sampling_faults(gathered.ids, sampling, cohort, seed)
     judged = client_tests and federation.has_tests
+    if privacy is not None:
+        algorithm, sampling, warned, spoilt = _private(
+            privacy, algorithm, gathered.ids, rounds, cohort, sampling
+        )
+        cohort = cohort if sampling is None else None
+        judged = judged and getattr(privacy, "client_tests", False)
+        report = replace(
+            report, faults=(*report.faults, *spoilt), cautions=(*report.cautions, *warned)
+        )
+    expected, faults = _sampling_faults(gathered.ids, sampling, cohort, seed)
     setting, more = _objective_faults(algorithm, setting, precision, best, judged)
     chosen = _chosen(federation, seed, most_clients)
     objective = algorithm.objective
@@ -171,7 +184,7 @@ def _with_model(
         classes=classes,
         cost=cost,
         faults=(*report.faults, *problems),
-        cautions=(*cautions, *tried.cautions),
+        cautions=(*report.cautions, *cautions, *tried.cautions),
     )
 
 
@@ -190,6 +203,24 @@ def _personalized(algorithm: Algorithm, personal: Keep | None) -> tuple[Algorith
         return (algorithm if personal is None else personalize(algorithm, personal)), []
     except SettingsError as error:
         return algorithm, [Fault("settings", str(error))]
+
+
+def _private(
+    privacy: DP,
+    algorithm: Algorithm,
+    ids: Sequence[ClientId],
+    rounds: int,
+    cohort: int | float | None,
+    sampling: Sampling | Draw | None,
+) -> tuple[Algorithm, Sampling | Draw | None, list[Fault], list[Fault]]:
+    """Return the private algorithm and its sampling, what should be known of it, and why not."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            plan = private(privacy, algorithm, ids, rounds, cohort, sampling)
+        except SettingsError as error:
+            return algorithm, sampling, [], [Fault("settings", str(error))]
+    return plan.algorithm, plan.sampling, [Fault("settings", str(w.message)) for w in caught], []
 
 
 def _sampling_faults(

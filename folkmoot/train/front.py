@@ -31,6 +31,8 @@ class Front(NamedTuple):
     """Whether to go on from that folder."""
     checks: bool = False
     """Whether `run` only looks: it raises `Checked` with the report instead of training."""
+    hands_over: bool = False
+    """Whether `run` only tells what it was asked for: it raises `Handed` with it."""
     app: dict[str, Any] = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
     """What a run's settings say of the app: file, digest, and what was set."""
 
@@ -44,6 +46,16 @@ class Checked(BaseException):
     def __init__(self, report: Any) -> None:
         super().__init__("The run was checked, not trained.")
         self.report = report
+
+
+class Handed(BaseException):
+    """Ends an app at its first run, of which only the arguments are wanted, as of `Checked`."""
+
+    def __init__(self, algorithm: Any, clients: Any, options: dict[str, Any]) -> None:
+        super().__init__("The run was handed over, not trained.")
+        self.algorithm, self.clients = algorithm, clients
+        self.options = options
+        """Those that say what a run releases."""
 
 
 _CURRENT: ContextVar[Front] = ContextVar("front")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from folkmoot.core.algorithm import Batch, Task
 from folkmoot.core.tree import Tree
+from folkmoot.local.dpsgd import PrivateObjective
 
 
 def watched(task: Task) -> tuple[Task, list[bool]]:
@@ -22,9 +23,14 @@ def watched(task: Task) -> tuple[Task, list[bool]]:
     """
     seen: list[bool] = []
     objective: Any = task.work.objective
-    if not dataclasses.is_dataclass(objective) or not hasattr(objective, "loss"):
+    # Of a private objective the plain one has the loss.
+    plain = objective.plain if isinstance(objective, PrivateObjective) else objective
+    if not dataclasses.is_dataclass(plain) or not hasattr(plain, "loss"):
         return task, seen
-    return task._replace(work=task.work._replace(objective=_Watched(objective, seen))), seen
+    noting: Any = _Watched(plain, seen)
+    if plain is not objective:
+        noting = objective._replace(plain=noting)
+    return task._replace(work=task.work._replace(objective=noting)), seen
 
 
 def nothing_learnt(seen: Sequence[bool]) -> str | None:

@@ -12,6 +12,7 @@ from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
+from folkmoot.core.codec import public
 from folkmoot.core.engine import Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
@@ -19,6 +20,8 @@ from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import one_thread
 from folkmoot.engines.tasks import example
 from folkmoot.local.parts import PARTS
+from folkmoot.train.guard import Guard
+from folkmoot.train.releases import Decoded
 from folkmoot.train.states import ClientStates
 
 
@@ -46,6 +49,8 @@ class RoundReport(NamedTuple):
     """Seconds of client work, added over streams."""
     upload_bytes: int
     download_bytes: int
+    noise_to_signal: float | None = None
+    """The noise of a private round's first mean over what stands out of it."""
     skipped: str | None = None
     """Why the round had no result; the model is then as it was."""
 
@@ -65,11 +70,25 @@ def first_snapshot(algorithm: Algorithm) -> Snapshot:
 # More threads here would take the cores of the workers, and spin there while they wait.
 @one_thread()
 def run_round(
-    algorithm: Algorithm, snapshot: Snapshot, engine: Engine, cohort: Cohort, seed: int
+    algorithm: Algorithm,
+    snapshot: Snapshot,
+    engine: Engine,
+    cohort: Cohort,
+    seed: int,
+    guard: Guard | None = None,
 ) -> tuple[Snapshot, RoundReport]:
     """Drive one round with one cohort, through as many exchanges as the algorithm asks.
 
+    Args:
+        algorithm: What is done.
+        snapshot: Where it stands.
+        engine: Where clients run.
+        cohort: Who is asked.
+        seed: The run's.
+        guard: Lets a private exchange through once it is paid for; None where nothing is promised.
+
     Raises:
+        BudgetError: If an exchange would overspend; nobody has been asked for it then.
         DivergenceError: If every update of an exchange is not finite, or the new model is not.
         SettingsError: If the algorithm's round does not yield tasks.
     """
@@ -87,20 +106,28 @@ def run_round(
         check_task(algorithm, task)
         state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"))
         asked = cohort._replace(exchange=exchange)
+        if guard is not None:
+            guard.charge(cohort.round, exchange, state.bounds)
         collected, gathered = _ask(engine, task, state, asked, own, seed)
         report = _added(report, collected, task, cohort)
         try:
             if not collected.total.count:
-                raise QuorumError(_nobody(cohort, collected.left_out))
-            key = rng.derive(seed, round=cohort.round, purpose=asked.purpose("decode"))
-            value, counts, state = task.aggregator.decode(state, gathered, key)
+                why = _nobody(cohort, collected.left_out)
+                # A private sum of nobody is noise, which is released like any other.
+                if task.aggregator.divisor is None:
+                    raise QuorumError(why)
+            decoded = _decoded(task.aggregator, state, gathered, asked, seed, guard)
         except QuorumError as reason:
             steps.close()
             unchanged = snapshot._replace(round=cohort.round)
             return unchanged, report._replace(answered=0, skipped=str(reason))
-        codecs[f"{exchange}"] = state.codec
+        if guard is not None and not exchange:
+            loud = guard.noise_to_signal(state, decoded.value)
+            report = report._replace(noise_to_signal=loud)
+        codecs[f"{exchange}"] = decoded.codec
         own = own.updated(collected.own)
-        answer = Aggregate(value, collected.total.count, cohort.population, counts)
+        members = task.aggregator.divisor or collected.total.count
+        answer = Aggregate(decoded.value, members, cohort.population, decoded.counts)
         exchange += 1
 
 
@@ -152,9 +179,24 @@ def check_task(algorithm: Algorithm, task: Any) -> Task:
 
 
 def _aggregator_state(task: Task, cohort: Cohort, codec: Tree | None) -> State:
-    most = len(cohort.clients)
+    # What is public of a private sum must not tell how many have come.
+    most = len(cohort.clients) if task.aggregator.divisor is None else cohort.population
     state = task.aggregator.init(example(task), most)
     return state if codec is None else state._replace(codec=codec)
+
+
+def _decoded(
+    aggregator: Aggregator, state: State, gathered: Any, cohort: Cohort, seed: int, guard: Any
+) -> Decoded:
+    """Return what becomes of a sum; under privacy what was released before is not drawn again."""
+    found = guard.releases.find(cohort.round, cohort.exchange) if guard else None
+    if found is None:
+        key = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("decode"))
+        value, counts, following = aggregator.decode(state, gathered, key)
+        found = Decoded(value, counts, following.codec)
+        if guard:
+            guard.releases.keep(cohort.round, cohort.exchange, found)
+    return found
 
 
 def _ask(
@@ -167,7 +209,8 @@ def _ask(
 ) -> tuple[Collected, Any]:
     """Return what came back, and what the aggregator decodes: a sum, or each encoded update."""
     if task.aggregator.sees is not EACH:
-        collected = engine.ask(task, state, cohort, own)
+        shown = state._replace(codec=public(state.codec))
+        collected = engine.ask(task, shown, cohort, own)
         return collected, collected.total
     updates: list[Update] = []
     left_out: list[LeftOut] = []

@@ -10,6 +10,7 @@ from folkmoot.core.engine import ClientId, LeftOut
 from folkmoot.core.tree import Tree
 from folkmoot.train.environment import environment, peak_memory_bytes
 from folkmoot.train.evaluation import ClientResult
+from folkmoot.train.guarantee import Guarantee, guarantee_of
 from folkmoot.train.stopping import Best, Row
 
 METRICS = ("test_", "clients_")
@@ -69,6 +70,11 @@ class Outcome:
     def rounds(self) -> int:
         """Rounds done."""
         return self.history[-1]["round"] if self.history else 0
+
+    @property
+    def privacy(self) -> Guarantee | None:
+        """What the run promised and has spent; None where nothing was promised."""
+        return guarantee_of(self.settings)
 
     @property
     def metrics(self) -> dict[str, float]:

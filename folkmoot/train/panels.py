@@ -61,7 +61,7 @@ def main_panel(axes: Any, outcome: Outcome) -> None:
         _Curve(f"{over}_worst_decile", "worst decile", CLIENTS, 1.4, "--"),
     ]
     curves = [*(spread if f"{over}_p10" in outcome.metrics else []), whole]
-    _titles(axes, metric, "")
+    titled(axes, metric, "")
     _band(axes, outcome, f"{over}_p10", f"{over}_p90")
     _lines(axes, outcome, curves)
     axes.set_xlabel("round", color=MUTED)
@@ -70,7 +70,7 @@ def main_panel(axes: Any, outcome: Outcome) -> None:
             best.round, best.value, "o", markersize=8, markerfacecolor=PAPER,
             markeredgecolor=HELD_OUT, markeredgewidth=1.8, zorder=5,
         )  # fmt: skip
-        _titles(axes, metric, f"○ best {number(best.value)} in round {best.round:,}")
+        titled(axes, metric, f"○ best {number(best.value)} in round {best.round:,}")
 
 
 def _whose(outcome: Outcome) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def _second(axes: Any, outcome: Outcome, metric: str) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    _titles(axes, metric, "")
+    titled(axes, metric, "")
     _lines(axes, outcome, found)
 
 
@@ -102,8 +102,8 @@ def _histogram(axes: Any, outcome: Outcome, metric: str) -> None:
     lost = len(every) - len(values)
     whose = "' own models" if outcome.settings.get("own_models") else ""
     clients = plural(len(every), "client")
-    _titles(axes, f"{metric} of {clients}{whose}", f"{lost:,} NaN" if lost else "")
-    _frame(axes)
+    titled(axes, f"{metric} of {clients}{whose}", f"{lost:,} NaN" if lost else "")
+    frame(axes)
     axes.set_ylabel("clients", color=MUTED)
     axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
     if not len(values):
@@ -117,7 +117,7 @@ def _histogram(axes: Any, outcome: Outcome, metric: str) -> None:
     deviation = outcome.metrics.get(f"clients_{metric}_std", math.nan)
     if math.isfinite(deviation):
         low, high = axes.get_ylim()
-        _label(axes, [((low + high) / 2, f"std {number(deviation)}", CLIENTS)])
+        labelled(axes, [((low + high) / 2, f"std {number(deviation)}", CLIENTS)])
 
 
 def _edges(values: NDArray[Any]) -> NDArray[Any]:
@@ -134,13 +134,13 @@ def _answers(axes: Any, outcome: Outcome) -> None:
     rounds = np.array([row["round"] for row in outcome.history])
     answered = np.array([row["answered"] for row in outcome.history])
     lost = np.array([len(row["left_out"]) for row in outcome.history])
-    _titles(axes, "answers", "not evaluated")
-    _frame(axes)
-    _axis_of_rounds(axes, rounds)
+    titled(axes, "answers", "not evaluated")
+    frame(axes)
+    axis_of_rounds(axes, rounds)
     axes.set_xlabel("round", color=MUTED)
     if not len(rounds):
         axes.set_xticks([])
-        _nothing(axes, "no rounds")
+        nothing(axes, "no rounds")
         return
     axes.set_ylabel("clients", color=MUTED)
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -149,12 +149,12 @@ def _answers(axes: Any, outcome: Outcome) -> None:
     if lost.any():
         axes.bar(rounds, lost, 0.8, answered, color=CLIENTS, alpha=0.6)
         labels += [(answered[-1] + lost[-1] / 2, f"left out {lost.sum():,}", CLIENTS)]
-    _label(axes, labels)
+    labelled(axes, labels)
 
 
 def _lines(axes: Any, outcome: Outcome, curves: Sequence[_Curve]) -> None:
     """Draw curves with their last values as labels to the right."""
-    _frame(axes)
+    frame(axes)
     rounds = np.array([row["round"] for row in outcome.history if row["evaluated"]])
     labels = []
     for curve in curves:
@@ -170,11 +170,11 @@ def _lines(axes: Any, outcome: Outcome, curves: Sequence[_Curve]) -> None:
         finite = shown[np.isfinite(shown)]
         if len(finite):
             labels.append((float(finite[-1]), f"{curve.label} {number(values[-1])}", curve.colour))
-    _axis_of_rounds(axes, rounds)
+    axis_of_rounds(axes, rounds)
     if labels:
-        _label(axes, labels)
+        labelled(axes, labels)
     else:
-        _nothing(axes, "no finite value")
+        nothing(axes, "no finite value")
 
 
 def _band(axes: Any, outcome: Outcome, low: str, high: str) -> None:
@@ -197,7 +197,7 @@ def _column(outcome: Outcome, column: str) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.array([row["round"] for row in rows]), values
 
 
-def _label(axes: Any, labels: Sequence[tuple[float, str, str]]) -> None:
+def labelled(axes: Any, labels: Sequence[tuple[float, str, str]]) -> None:
     """Write labels beside the last values, moved apart where they would touch."""
     # Labels stand in the axes' own units, so its limits must not move any more.
     axes.set_ylim(*axes.get_ylim())
@@ -233,7 +233,7 @@ def _touch(below: Sequence[float], above: Sequence[float], gap: float) -> bool:
     return above[0] - below[0] < gap * (below[1] + above[1]) / 2
 
 
-def _frame(axes: Any) -> None:
+def frame(axes: Any) -> None:
     """Take away what carries no information."""
     axes.set_facecolor("none")
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -243,7 +243,8 @@ def _frame(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _axis_of_rounds(axes: Any, rounds: NDArray[Any]) -> None:
+def axis_of_rounds(axes: Any, rounds: NDArray[Any]) -> None:
+    """Mark whole rounds, with room at both ends."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(
@@ -254,11 +255,13 @@ def _axis_of_rounds(axes: Any, rounds: NDArray[Any]) -> None:
         axes.set_xlim(rounds[0] - room, rounds[-1] + room)
 
 
-def _nothing(axes: Any, why: str) -> None:
+def nothing(axes: Any, why: str) -> None:
+    """Say why a panel is empty."""
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=MUTED)
     axes.set_yticks([])
 
 
-def _titles(axes: Any, left: str, right: str) -> None:
+def titled(axes: Any, left: str, right: str) -> None:
+    """Write what a panel shows, and a remark."""
     axes.set_title(left, loc="left", color=INK, fontweight="bold")
     axes.set_title(right, loc="right", color=MUTED, fontsize=9)

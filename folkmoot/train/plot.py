@@ -9,7 +9,7 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from folkmoot.data.picture import keep_out_of_home
 from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.panels import CLIENTS, HELD_OUT, INK, LINE, MUTED, PAPER, main_panel, panels
+from folkmoot.train.privacy_panels import privacy_panels
 from folkmoot.train.summary import chosen_metric, headline, plural
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -56,8 +57,21 @@ def draw(outcome: Outcome) -> Any:
     return figure
 
 
-def write_picture(path: Path, outcome: Outcome) -> Path:
-    """Write the picture as PNG, SVG or PDF, by the path's ending, and return the path.
+def draw_privacy(outcome: Outcome) -> Any:
+    """Return a Matplotlib figure of what a run has promised and spent."""
+    with _matplotlib():
+        figure = _figure((10.4, 3.2))
+        privacy_panels(figure, outcome)
+    return figure
+
+
+def write_picture(path: Path, outcome: Outcome, drawn: Callable[[Outcome], Any] = draw) -> Path:
+    """Write a picture as PNG, SVG or PDF, by the path's ending, and return the path.
+
+    Args:
+        path: Where.
+        outcome: The run.
+        drawn: What draws it.
 
     Raises:
         SettingsError: If the ending is another one.
@@ -69,7 +83,7 @@ def write_picture(path: Path, outcome: Outcome) -> Path:
             f"{suffix or 'none'!r}. Use one of {', '.join(_SUFFIXES)}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _bytes(draw(outcome), suffix[1:]))
+    write_atomically(path, _bytes(drawn(outcome), suffix[1:]))
     return path
 
 
@@ -82,16 +96,27 @@ def inline_svg(outcome: Outcome, *, small: bool = False) -> str:
     """
     with _matplotlib():
         figure = _figure((6.6, 2.8) if small else (10.4, 5.0))
-        figure.patch.set_visible(False)
         if small:
             main_panel(figure.subplots(), outcome)
         else:
             panels(figure, outcome)
+    shown = f"{chosen_metric(outcome)} over {plural(outcome.rounds, 'round')}"
+    return _element(figure, shown)
+
+
+def privacy_svg(outcome: Outcome) -> str:
+    """Return what a run has promised and spent, as an <svg> element of a page."""
+    return _element(draw_privacy(outcome), f"epsilon over {plural(outcome.rounds, 'round')}")
+
+
+def _element(figure: Any, shown: str) -> str:
+    """Return a figure as an <svg> element, with what it shows in words."""
+    with _matplotlib():
+        figure.patch.set_visible(False)
         text = _bytes(figure, "svg").decode()
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _ON_A_PAGE.items():
         text = text.replace(colour, variable)
-    shown = f"{chosen_metric(outcome)} over {plural(outcome.rounds, 'round')}"
     described = f'role="img" aria-label="{re.sub(r"[^A-Za-z0-9 ]", " ", shown)}"'
     return text.replace("<svg", f'<svg {described} style="max-width: 100%; height: auto"', 1)
 

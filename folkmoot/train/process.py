@@ -6,6 +6,7 @@ state, metrics = process.next(state, clients)
 """
 
 import contextlib
+import itertools
 from typing import Any
 
 from torch import nn
@@ -18,19 +19,33 @@ from folkmoot.core.tree import Tree
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import sequential
 from folkmoot.local.evaluate import evaluate
+from folkmoot.privacy.dp import DP
 from folkmoot.train.evaluation import model_of_client, on_held_out, shards
+from folkmoot.train.guard import Guard, guarded
 from folkmoot.train.loop import Snapshot, first_snapshot, run_round
-from folkmoot.train.options import refuse_engine, refuse_no_algorithm, refuse_seed
+from folkmoot.train.options import (
+    refuse_engine,
+    refuse_no_algorithm,
+    refuse_numbers,
+    refuse_seed,
+)
 from folkmoot.train.preflight import first_client
+from folkmoot.train.private import private
+from folkmoot.train.sampling import Sampling
 
 
 class Process:
     """An algorithm as two verbs; it holds no state of its own, so any state may be gone on from."""
 
-    def __init__(self, algorithm: Algorithm, seed: int, engine: Opener) -> None:
+    def __init__(
+        self, algorithm: Algorithm, seed: int, engine: Opener, guard: Guard | None = None
+    ) -> None:
         self.algorithm = algorithm
         self.seed = seed
+        self.guard = guard
+        """What private rounds pay through; its ledger is the one thing that a process keeps."""
         self._engine = engine
+        self._calls = itertools.count()
 
     def initialize(self) -> Snapshot:
         """Return the state before any round."""
@@ -47,6 +62,9 @@ class Process:
         Returns:
             The next state, and what happened: round, clients asked and answered, who was left out
             and why, seconds of client work, bytes.
+
+        Raises:
+            BudgetError: If the round would overspend; nobody has been asked then.
         """
         if not isinstance(state, Snapshot):
             raise SettingsError(
@@ -59,8 +77,17 @@ class Process:
             first_client(self.algorithm, setting, None)
         cohort = Cohort(state.round + 1, ascending(federation), len(federation), len(federation))
         with contextlib.closing(self._engine(setting)) as engine:
-            following, report = run_round(self.algorithm, state, engine, cohort, self.seed)
+            following, report = run_round(
+                self.algorithm, state, engine, cohort, self.seed, self._guard()
+            )
         return following, report._asdict()
+
+    def _guard(self) -> Guard | None:
+        """Return a guard that charges this call: a round that is run twice is released twice."""
+        call = next(self._calls)
+        if self.guard is None:
+            return None
+        return self.guard._replace(key=lambda round, exchange: (call, exchange))
 
     def evaluate(
         self, state: Snapshot, examples: Any, client: ClientId | None = None
@@ -103,18 +130,45 @@ class Process:
         return model_of_client(self.algorithm.works[0], state.state, state.own, client)
 
 
-def process(algorithm: Algorithm, *, seed: int = 0, engine: Opener | None = None) -> Process:
+def process(
+    algorithm: Algorithm,
+    *,
+    privacy: DP | None = None,
+    rounds: int | None = None,
+    cohort: int | None = None,
+    seed: int = 0,
+    engine: Opener | None = None,
+) -> Process:
     """Drive rounds by hand, with clients of your own choice in each.
 
     Args:
         algorithm: What is done, such as `fedavg(work)`.
+        privacy: A budget of differential privacy. How you choose clients is not known here, so no
+            amplification is claimed: each round costs what it would if it asked everyone.
+        rounds: Rounds that a private process is for; one more is refused.
+        cohort: Clients that a private round asks on average, by which its sums are divided.
         seed: The one seed.
         engine: Where clients run; None is one after another, in this process.
 
     Raises:
-        SettingsError: If the first argument is no algorithm.
+        SettingsError: If the first argument is no algorithm, or a private process lacks numbers.
     """
     refuse_no_algorithm("process", algorithm)
     refuse_seed(seed)
     refuse_engine(engine, None)
-    return Process(algorithm, seed, engine or sequential())
+    opener = engine or sequential()
+    if privacy is None:
+        return Process(algorithm, seed, opener)
+    refuse_numbers(rounds=rounds, cohort=cohort)
+    if cohort is None:
+        raise SettingsError(
+            "A private process divides by the expected cohort, whoever comes: pass cohort=."
+        )
+    if privacy.mechanism is not None:
+        raise SettingsError(
+            f"{privacy.mechanism!r} needs a sampling that keeps clients apart, which a process by "
+            "hand has not. Use fm.run(...), or leave mechanism= out."
+        )
+    by_hand = Sampling("by hand", lambda clients, round, rng: list(clients), lambda _: cohort)
+    plan = private(privacy, algorithm, range(cohort), rounds, sampling=by_hand)
+    return Process(plan.algorithm, seed, opener, guarded(plan, None, resume=False))

@@ -65,6 +65,8 @@ def bar() -> Iterator[Callback]:
         def listen(event: Event) -> None:
             if event.kind == "start":
                 display.update(task, description=str(event.row["name"]), total=event.rounds)
+                if promised := promise_of(event.row):
+                    display.console.print(promised, highlight=False)
             display.update(task, completed=event.round)
             if event.row.get("evaluated"):
                 display.update(task, metrics=metrics_of(event.row))
@@ -122,6 +124,9 @@ def lines(every_round: bool = False) -> Iterator[Callback]:
     """Print a line for each evaluated round, or for every round, to stderr."""
 
     def listen(event: Event) -> None:
+        promised = promise_of(event.row) if event.kind == "start" else None
+        if promised:
+            print(promised, file=sys.stderr, flush=True)
         if event.kind == "round" and (every_round or event.row["evaluated"]):
             print(line_of(event), file=sys.stderr, flush=True)
 
@@ -157,6 +162,19 @@ def metrics_of(row: dict[str, Any]) -> str:
     # Over clients each metric also has quantiles, in columns of their own.
     shown_keys = [key for key in found if part == "test" or f"{key}_p10" in row][:2]
     return "  ".join(f"{key.removeprefix(f'{part}_')} {row[key]:.4f}" for key in shown_keys)
+
+
+def promise_of(row: dict[str, Any]) -> str | None:
+    """Return a private run's budget and its expected noise in one line, before the first round."""
+    found = row.get("privacy")
+    if found is None:
+        return None
+    budget = "" if found["epsilon_target"] is None else f"epsilon {found['epsilon_target']:g}, "
+    return (
+        f"privacy of each {found['unit']}: {budget}delta {found['delta']:g}, noise "
+        f"{found['noise_multiplier']:.4g} x clip, expected noise to signal "
+        f"{found['noise_to_signal']:.2g}"
+    )
 
 
 def line_of(event: Event) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import Outcome
-from folkmoot.train.plot import inline_svg
+from folkmoot.train.plot import inline_svg, privacy_svg
 from folkmoot.train.style import CARD_CSS, PAGE_CSS
 from folkmoot.train.summary import (
     Scores,
@@ -50,6 +50,7 @@ def page(outcome: Outcome) -> str:
         f'<p class="muted">{escape(headline(outcome))}</p>{ended}',
         _numbers(outcome),
         _picture(outcome),
+        _section("Privacy", _privacy(outcome)) if outcome.privacy else "",
         _section("Time and traffic", _time(outcome)),
         _section("Clients", _clients(outcome)) if outcome.judged else "",
         _section("Left out", _left_out(outcome)),
@@ -159,6 +160,13 @@ def _scored(corner: str, found: Scores) -> str:
     columns = [escape(heading).replace("\n", "<br>") for heading in found.columns]
     rows = [(escape(metric), *map(number, values)) for metric, values in found.rows]
     return _table([corner, *columns], rows, "figures")
+
+
+def _privacy(outcome: Outcome) -> str:
+    """Return what was promised: the budget, its picture, and everything that it rests on."""
+    budget, *rests = str(outcome.privacy).splitlines()
+    listed = "".join(f"<li>{escape(line.removeprefix('- '))}</li>" for line in rests)
+    return f"<p><strong>{escape(budget)}</strong></p>{privacy_svg(outcome)}<ul>{listed}</ul>"
 
 
 def _time(outcome: Outcome) -> str:

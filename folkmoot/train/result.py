@@ -70,6 +70,24 @@ class Result(Outcome):
 
         return draw(self) if path is None else write_picture(Path(path), self)
 
+    def plot_privacy(self, path: str | Path | None = None) -> Any:
+        """Draw epsilon over rounds, the metric against epsilon, and noise beside signal.
+
+        Args:
+            path: Where to write the picture, as for `plot`.
+
+        Raises:
+            SettingsError: If the run has promised nothing.
+        """
+        from folkmoot.train.plot import draw_privacy, write_picture
+
+        if self.privacy is None:
+            raise SettingsError(
+                "There is no privacy to draw: the run has promised none. Pass "
+                "privacy=fm.DP(epsilon=...) to fm.run."
+            )
+        return draw_privacy(self) if path is None else write_picture(Path(path), self, draw_privacy)
+
     def report(self, path: str | Path) -> Path:
         """Write the run as one HTML page that opens without a network, and return its path."""
         from folkmoot.train.report import write_report

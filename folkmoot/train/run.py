@@ -14,13 +14,16 @@ from folkmoot.engines import auto
 from folkmoot.engines.clock import now
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
+from folkmoot.privacy.dp import DP
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.checkpoint import store_of
 from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
 from folkmoot.train.folders import checked_folders
-from folkmoot.train.front import Checked, current
+from folkmoot.train.front import Checked, Handed, current
+from folkmoot.train.guarantee import planned, spent
+from folkmoot.train.guard import Guard, guarded
 from folkmoot.train.options import (
     refuse_engine,
     refuse_folders,
@@ -32,6 +35,7 @@ from folkmoot.train.options import (
     refuse_unknown,
 )
 from folkmoot.train.preflight import first_client
+from folkmoot.train.private import private
 from folkmoot.train.progress import Progress, shown
 from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
@@ -56,6 +60,7 @@ def run(
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
     personal: Keep | None = None,
+    privacy: DP | None = None,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -90,6 +95,10 @@ def run(
         personal: Leaves of the model that stay with each client: a pattern such as "head.*", layer
             types, a function of a leaf's name, or a list of these. `result.clients[id].model` is
             then that client's model, and what is judged on its test examples.
+        privacy: A budget of differential privacy, such as `fm.DP(epsilon=8, delta=1e-5, clip=1.0)`:
+            updates are clipped, sums noised, and `result.privacy` says what was spent. Means are
+            then uniform over the expected cohort, a cohort given as a number is drawn by Poisson
+            sampling, and clients' own tests stay unseen unless the budget declares them.
         test: Held-out examples that judge the global model: a tree, an (x, y) pair or a Dataset.
             With personal leaves there is no global model to judge.
         seed: The one seed; equal seeds give equal bits at any number of workers.
@@ -127,7 +136,8 @@ def run(
     Raises:
         SettingsError: If the options contradict each other or the data; before the first round. If
             `resume` finds a run of another program; or if the folder holds a run that has not
-            ended, and `resume` was not given.
+            ended, and `resume` was not given. If `privacy` meets a rule that has no bound.
+        BudgetError: If the run would overspend a ledger; before the first client is asked.
         DataError: If a client's examples cannot be used.
         DivergenceError: If no client's update is finite.
         QuorumError: If three rounds in a row that asked clients have no usable answer, or no round
@@ -149,6 +159,9 @@ def run(
     refuse_engine(engine, workers)
     front = current()
     workers, progress = front.workers or workers, front.progress or progress
+    if front.hands_over:
+        releases = {"rounds": rounds, "cohort": cohort, "sampling": sampling, "personal": personal}
+        raise Handed(algorithm, clients, releases | {"privacy": privacy, "seed": seed})
     if front.checks:
         report = check(
             algorithm,
@@ -157,6 +170,7 @@ def run(
             cohort=cohort,
             sampling=sampling,
             personal=personal,
+            privacy=privacy,
             test=test,
             seed=seed,
             workers=workers,
@@ -174,10 +188,19 @@ def run(
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
     first_client(algorithm, setting, held_out)
-    drawn = as_sampling(sampling, cohort)
+    plan = None
+    if privacy is not None:
+        plan = private(privacy, algorithm, federation, rounds, cohort, sampling)
+        algorithm, client_tests = plan.algorithm, client_tests and privacy.client_tests
+        if privacy.unit == "example":
+            # A step that looks at examples otherwise shows it now.
+            first_client(algorithm, setting, None)
+    drawn = plan.sampling if plan else as_sampling(sampling, cohort)
     expected = drawn.expected(len(federation))
     judge = Judge(algorithm, setting, best, client_tests and federation.has_tests)
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
+    if plan:
+        facts["privacy"] = planned(plan)
     program = Program(
         algorithm,
         federation,
@@ -194,14 +217,18 @@ def run(
     )
     opener = engine or auto(algorithm, rounds, workers, exact=exact)
     begun = now()
-    standing = begin(program, resume or front.resume)
+    standing = begin(program, resume := resume or front.resume)
+    guard = guarded(plan, stored, resume) if plan else None
     with (
+        contextlib.closing(guard) if guard else contextlib.nullcontext(),
         contextlib.closing(opener(setting)) as opened,
         shown(progress) as display,
     ):
         described = {"name": name, **facts, "rounds": rounds, "engine": opened.name}
         settings = described | front.app
-        standing = _all_rounds(program, standing, opened, settings, [display, *callbacks])
+        standing = _all_rounds(program, standing, opened, settings, [display, *callbacks], guard)
+        if guard:
+            settings["privacy"] = spent(facts["privacy"], guard, standing.snapshot.round)
         # An engine that nobody named may have given way to another one.
         settings["engine"] = opened.name
     result = result_of(program, standing, settings, now() - begun)
@@ -216,6 +243,7 @@ def _all_rounds(
     engine: Engine,
     settings: dict[str, Any],
     listeners: Sequence[Callback],
+    guard: Guard | None,
 ) -> Standing:
     """Go on until no round is left, and tell what happens."""
 
@@ -225,7 +253,7 @@ def _all_rounds(
 
     tell("start", settings)
     while not is_over(program, standing):
-        standing = advance(program, standing, engine)
+        standing = advance(program, standing, engine, guard)
         tell("round", standing.history[-1])
     refuse_nothing_learnt(standing.history)
     if not standing.judged:

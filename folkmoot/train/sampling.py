@@ -14,6 +14,13 @@ from folkmoot.core import rng
 from folkmoot.core.engine import ClientId, Cohort
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.fold import ascending
+from folkmoot.privacy.events import (
+    CappedPoissonGaussian,
+    Event,
+    FixedSizeGaussian,
+    Gaussian,
+    PoissonGaussian,
+)
 
 Draw = Callable[[Sequence[ClientId], int, np.random.Generator], Sequence[ClientId]]
 
@@ -25,6 +32,11 @@ class Sampling(NamedTuple):
     draw: Draw
     expected: Callable[[int], float]
     """From the population to the cohort's average size."""
+    event: Callable[[float, int], Event] | None = None
+    """`event(noise multiplier, population)`: what a round costs in privacy, thanks to the lot; None
+    where nothing is proved of the lot, and every round may ask anyone."""
+    separation: int = 1
+    """Rounds from one participation of a client to its next, at least."""
 
 
 def uniform(cohort: int | float | None = None) -> Sampling:
@@ -56,14 +68,22 @@ def uniform(cohort: int | float | None = None) -> Sampling:
             clients[place] for place in rng.choice(len(clients), wanted, replace=False).tolist()
         ]
 
-    return Sampling("uniform without replacement", draw, size)
+    def event(noise_multiplier: float, population: int) -> Event:
+        if size(population) == population:
+            return Gaussian(noise_multiplier)
+        return FixedSizeGaussian(noise_multiplier, size(population), population)
+
+    name = "everyone" if cohort is None else "uniform without replacement"
+    return Sampling(name, draw, size, event)
 
 
-def poisson(cohort: int | float) -> Sampling:
+def poisson(cohort: int | float, *, at_most: int | None = None) -> Sampling:
     """Let each client take part by itself with one probability; the cohort varies, may be empty.
 
     Args:
         cohort: The expected number of clients, or the probability in (0, 1] as a float.
+        at_most: Clients that can be asked in a round; of more, so many are drawn. None is any
+            number.
     """
     if cohort is None:
         raise SettingsError("poisson() needs the expected number of clients, or a share in (0, 1].")
@@ -79,9 +99,54 @@ def poisson(cohort: int | float) -> Sampling:
     def draw(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
         # The number that takes part is binomial; given the number, every set is alike.
         taken = rng.binomial(len(clients), rate(len(clients)))
+        if at_most is not None:
+            taken = min(taken, at_most)
         return [clients[place] for place in rng.choice(len(clients), taken, replace=False).tolist()]
 
-    return Sampling("poisson", draw, lambda population: rate(population) * population)
+    def event(noise_multiplier: float, population: int) -> Event:
+        chance = rate(population)
+        if chance == 1:
+            return Gaussian(noise_multiplier)
+        if at_most is not None and at_most < population:
+            return CappedPoissonGaussian(noise_multiplier, chance, population, at_most)
+        return PoissonGaussian(noise_multiplier, chance)
+
+    name = "poisson" if at_most is None else f"poisson, at most {at_most}"
+    return Sampling(name, draw, lambda population: rate(population) * population, event)
+
+
+def separated(cohort: int | float | None, rounds: int) -> Sampling:
+    """Ask nobody again before `rounds` rounds have passed, as correlated noise needs.
+
+    Clients are dealt into as many groups by their place, which take turns; the cohort is drawn from
+    the group whose turn it is.
+
+    Args:
+        cohort: Clients a round, a share of the population, or None for the whole group.
+        rounds: Rounds from one participation of a client to its next, at least 1.
+    """
+    _check_cohort(cohort)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise SettingsError(f"rounds must be a whole number of at least 1, but is {rounds!r}.")
+
+    def size(population: int) -> int:
+        # The smallest group's, so that every round asks as many.
+        most = population // rounds
+        wanted = round(cohort * population) if isinstance(cohort, float) else cohort
+        if not most or (wanted or 0) > most:
+            raise SettingsError(
+                f"{wanted or 'Some'} clients a round, none of them again before {rounds} rounds "
+                f"have passed, need a population of {(wanted or 1) * rounds}, but here are "
+                f"{population}. Ask for at most {most}, or for fewer rounds apart."
+            )
+        return most if wanted is None else max(1, wanted)
+
+    def draw(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
+        group = clients[(round - 1) % rounds :: rounds]
+        chosen = rng.choice(len(group), size(len(clients)), replace=False)
+        return [group[place] for place in chosen.tolist()]
+
+    return Sampling(f"at least {rounds} rounds apart", draw, size, separation=rounds)
 
 
 def weighted(cohort: int, weights: Mapping[ClientId, float]) -> Sampling:

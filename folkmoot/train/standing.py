@@ -23,6 +23,7 @@ from folkmoot.train.checkpoint import (
 )
 from folkmoot.train.described import described
 from folkmoot.train.evaluation import ClientResult, Judge
+from folkmoot.train.guard import Guard
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 from folkmoot.train.sampling import Sampling, draw_cohort
 from folkmoot.train.states import ClientStates
@@ -106,14 +107,26 @@ def is_over(program: Program, standing: Standing) -> bool:
     return standing.ended is not None or standing.snapshot.round >= program.rounds
 
 
-def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
-    """Run one round, judge its model where that is due, and store it where that is asked."""
+def advance(
+    program: Program, standing: Standing, engine: Engine, guard: Guard | None = None
+) -> Standing:
+    """Run one round, judge its model where that is due, and store it where that is asked.
+
+    Args:
+        program: What the run does.
+        standing: Where it stands.
+        engine: Where clients run.
+        guard: What a private run pays through, and draws its cohorts from.
+    """
     started = now()
     number = standing.snapshot.round + 1
-    cohort = draw_cohort(program.sampling, program.clients.ids, number, program.seed)
-    snapshot, report = run_round(program.algorithm, standing.snapshot, engine, cohort, program.seed)
+    lot = program.seed ^ guard.identity.cohorts if guard else program.seed
+    cohort = draw_cohort(program.sampling, program.clients.ids, number, lot)
+    snapshot, report = run_round(
+        program.algorithm, standing.snapshot, engine, cohort, program.seed, guard
+    )
     trained = now()
-    row = _row(report, trained - started, engine.streams)
+    row = _row(report, trained - started, engine.streams, guard)
     best, best_model = standing.best, standing.best_model
     judged: Mapping[ClientId, ClientResult] = {}
     if number % program.evaluate_every == 0 or number == program.rounds:
@@ -129,10 +142,12 @@ def advance(program: Program, standing: Standing, engine: Engine) -> Standing:
     if program.folder and (number % program.checkpoint_every == 0 or is_over(program, following)):
         facts = {"history": history, "best": list(best), "program": program.identity}
         save_checkpoint(program.folder, Stored(snapshot, best_model, facts))
+        if guard:
+            guard.releases.forget(number)
     return following
 
 
-def _row(report: RoundReport, seconds: float, streams: int) -> Row:
+def _row(report: RoundReport, seconds: float, streams: int, guard: Guard | None) -> Row:
     """Return a round's row of the history."""
     return {
         "round": report.round,
@@ -145,6 +160,7 @@ def _row(report: RoundReport, seconds: float, streams: int) -> Row:
         "client_s": report.client_s / streams,
         "upload_bytes": report.upload_bytes,
         "download_bytes": report.download_bytes,
+        **({} if guard is None else {"noise_to_signal": report.noise_to_signal}),
     }
 
 

@@ -110,6 +110,7 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
     found = [("ended early", outcome.ended)] if outcome.ended else []
     found += [
         ("personal", _personal(settings)),
+        ("privacy", "" if outcome.privacy is None else str(outcome.privacy)),
         ("left out", _left_out(outcome)),
         ("time", _time(outcome)),
         (

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from folkmoot import algorithms
 from folkmoot.cli import commands
 from folkmoot.cli.bench import algorithms as beside
-from folkmoot.cli.bench import newcomer, race, tables
+from folkmoot.cli.bench import newcomer, private, race, tables
 from folkmoot.cli.bench.bars import BARS, Bar
 from folkmoot.cli.bench.federated import train as by_folkmoot
 from folkmoot.cli.bench.models import build, flat
@@ -295,3 +295,31 @@ def test_a_cost_above_its_bar_is_marked(capsys):
     shown = capsys.readouterr().out
     assert shown.count("!") == 1
     assert "1.30 !" in shown and "mine" in shown
+
+
+def test_json_has_the_cost_of_example_level_privacy(monkeypatch):
+    monkeypatch.setattr(private, "PRIVATE", {"mlp-600": private.PRIVATE["mlp-600"]})
+
+    done = CliRunner().invoke(commands, ["bench", "--private", "--quick", "--json"])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found) == {"private", "machine"}
+    figures = found["private"]["mlp-600"]
+    assert figures["bar"] == 2.5
+    assert figures["parameters"] == 101_770
+    assert figures.keys() >= {"time", "holds", "noise_share", "plain_ms_a_step", "others_cores"}
+
+
+def test_a_private_round_above_its_bar_is_marked(capsys):
+    figures = {
+        "time": 3.0, "bar": 2.5, "holds": False, "private_ms_a_step": 6.0, "plain_ms_a_step": 2.0,
+        "noise_share": 0.25, "others_cores": 0.0,
+    }  # fmt: skip
+    without = {**figures, "bar": None, "holds": None}
+
+    tables.show({"private": {"mine": figures, "other": without}, "machine": ABOUT})
+
+    shown = capsys.readouterr().out
+    assert shown.count("!") == 1
+    assert "3.00 !" in shown and "25%" in shown

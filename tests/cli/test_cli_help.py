@@ -31,7 +31,7 @@ def test_version_names_the_package(folkmoot):
     assert folkmoot("--version").stdout == f"folkmoot {VERSION}\n"
 
 
-@pytest.mark.parametrize("command", ["", "demo", "new", "run", "check", "list"])
+@pytest.mark.parametrize("command", ["", "demo", "new", "run", "check", "privacy", "list"])
 def test_every_help_names_the_exit_codes(folkmoot, command):
     said = " ".join(folkmoot(f"{command} --help").stdout.split())
 

@@ -31,7 +31,7 @@ def test_every_kind_is_listed_with_one_sentence_a_name(folkmoot, kind):
 def test_the_table_shows_names_and_sentences(folkmoot):
     shown = folkmoot("list codecs").stdout
 
-    [line] = [line for line in shown.splitlines() if line.startswith("clip")]
+    [line] = [line for line in shown.splitlines() if line.startswith("clip ")]
     assert line.split(maxsplit=1)[1].startswith("Scale each client's update into the unit ball")
 
 

@@ -1,5 +1,5 @@
 """The table in which everything composes: {algorithm} x {personal} x {server} x {rule} x {codec}
-x {engine}, what each cell must answer before round 1, and a covering set of cells to train.
+x {privacy} x {engine}, what each cell must answer before round 1, and a covering set to train.
 
 A later option extends a column, or adds one; every cell that it opens is then checked.
 """
@@ -7,6 +7,7 @@ A later option extends a column, or adds one; every cell that it opens is then c
 import functools
 import itertools
 import random
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,9 @@ from folkmoot.engines.compiled import refusal as uncompiled
 from folkmoot.engines.vectorized import refusal as unmapped
 from folkmoot.local.personal import personalize
 from folkmoot.train.loop import begun, check_task, first_snapshot, run_round
+from folkmoot.train.private import private
+
+ROUNDS = 2
 
 
 def middle(*stages):
@@ -42,6 +46,12 @@ def middle(*stages):
     return Aggregator("middle", init, encode, decode, EACH)
 
 
+def promise(**options):
+    """A budget whose noise follows from the seed, so that engines can agree."""
+    options = {"clip": 0.5} | options
+    return fm.DP(noise_multiplier=1.0, delta=1e-4, simulation=True, **options)
+
+
 class Cell(NamedTuple):
     """One combination, by the names of its parts."""
 
@@ -50,6 +60,7 @@ class Cell(NamedTuple):
     server: str
     rule: str
     codec: str
+    privacy: str
     engine: str
 
 
@@ -70,6 +81,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "yogi": optimizers.yogi(0.1),
     },
     "rule": {
+        "its own": None,
         "weighted": aggregators.weighted_mean,
         "uniform": aggregators.uniform_mean,
         "expected": functools.partial(aggregators.uniform_mean, divisor=4),
@@ -77,6 +89,16 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "middle": middle,
     },
     "codec": {"none": (), "clip": (codecs.clip(0.5),)},
+    "privacy": {
+        "none": None,
+        "central": promise(),
+        "adaptive": promise(clip=codecs.adaptive_clip(0.3)),
+        "by layer": promise(clip=codecs.clip_by_layer(0.5)),
+        "tree": promise(mechanism=fm.privacy.Tree(restart=2)),
+        "banded": promise(mechanism=fm.privacy.Banded(bands=2)),
+        "local": promise(trust="local"),
+        "larger": promise(population=1000, cohort=10),
+    },
     "engine": {
         "sequential": engines.sequential(),
         "processes": engines.parallel(2, threads=False),
@@ -93,13 +115,27 @@ def cells():
         cell = Cell(*parts)
         if cell.server != "its own" and not takes(cell.algorithm, "server"):
             continue
-        given = (cell.rule, cell.codec) != ("weighted", "none")
-        if given and not takes(cell.algorithm, "aggregator"):
+        if cell.rule != "its own" and not takes(cell.algorithm, "aggregator"):
+            continue
+        if cell.rule == "its own" and cell.codec != "none":
+            continue
+        # What privacy rebuilds is the rule; server and personal leaves beside it are few.
+        if cell.privacy != "none" and not _beside_privacy(cell):
             continue
         # What is compiled has no layer of this type.
         if cell.engine == "compiled" and cell.personal == "types":
             continue
         yield cell
+
+
+def _beside_privacy(cell):
+    return (
+        cell.server in ("its own", "adam")
+        and cell.personal in ("nothing", "types")
+        and cell.rule != "expected"
+        and (cell.codec == "none" or cell.rule == "uniform")
+        and cell.engine != "compiled"
+    )
 
 
 # What must be answered
@@ -114,6 +150,19 @@ def answer(cell):
         return "have one already"
     if cell.rule == "middle" and (keeps or cell.algorithm in STATEFUL):
         return "would lose: it looks at single updates"
+    if cell.privacy != "none":
+        return unprivate(cell)
+    return None
+
+
+def unprivate(cell):
+    """Why a cell cannot be private, or None."""
+    if cell.rule == "middle":
+        return "looks at single updates, which privacy hides"
+    if cell.rule == "total" or cell.algorithm == "ifca":
+        return "adds what is neither clipped nor divided"
+    if cell.rule == "weighted" or cell.algorithm == "agnostic":
+        return "weighs clients, and a weight has no bound"
     return None
 
 
@@ -173,13 +222,20 @@ def _composed(cell):
     kind = "compiled" if cell.engine == "compiled" else "all others"
     work = fm.local.sgd(objective(kind), lr=0.1, epochs=1, batch_size=3)
     more = {}
-    if takes(cell.algorithm, "aggregator"):
+    if cell.rule != "its own":
         more["aggregator"] = COLUMNS["rule"][cell.rule](*COLUMNS["codec"][cell.codec])
     if takes(cell.algorithm, "server"):
         more["server"] = COLUMNS["server"][cell.server]
     algorithm = build(cell.algorithm, work, **more)
     keep = COLUMNS["personal"][cell.personal]
-    return algorithm if keep is None else personalize(algorithm, keep)
+    algorithm = algorithm if keep is None else personalize(algorithm, keep)
+    budget = COLUMNS["privacy"][cell.privacy]
+    if budget is None:
+        return algorithm
+    with warnings.catch_warnings():
+        # Four clients cannot hide one.
+        warnings.filterwarnings("ignore", message="The noise of a round")
+        return private(budget, algorithm, clients(), ROUNDS).algorithm
 
 
 def asked(cell):
@@ -197,7 +253,7 @@ def _asked(cell):
         return str(error)
     work = algorithm.works[0]
     if cell.engine == "vectorized":
-        return unmapped(work.objective)
+        return unmapped(work)
     return uncompiled(work) if cell.engine == "compiled" else None
 
 
@@ -206,7 +262,7 @@ def _first_task(algorithm):
     return check_task(algorithm, next(begun(algorithm, algorithm.init())))
 
 
-def trained(cell, rounds=2, engine=None):
+def trained(cell, rounds=ROUNDS, engine=None):
     """Train a cell for two rounds, in its own engine or another, and return the last snapshot."""
     algorithm = composed(cell)
     engine = COLUMNS["engine"][engine or cell.engine](Setting(clients(), 0))

@@ -24,6 +24,7 @@ from folkmoot.core.engine import ClientId, Cohort, Engine, Setting
 from folkmoot.data.load import load
 from folkmoot.engines import sequential
 from folkmoot.local import classifier, sgd
+from folkmoot.train.guard import Guard
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
 
 YARDSTICK = "fedavg"
@@ -41,12 +42,13 @@ class Runner(NamedTuple):
     algorithm: Algorithm
     engine: Engine
     cohort: Cohort
+    guard: Guard | None = None
 
     def round(self, snapshot: Snapshot) -> tuple[Snapshot, RoundReport, float]:
         """Do the next round; the last is its seconds of processor time, the server's too."""
         begun = time.process_time()
         asked = self.cohort._replace(round=snapshot.round + 1)
-        after, report = run_round(self.algorithm, snapshot, self.engine, asked, _SEED)
+        after, report = run_round(self.algorithm, snapshot, self.engine, asked, _SEED, self.guard)
         return after, report, time.process_time() - begun
 
 

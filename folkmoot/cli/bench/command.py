@@ -40,6 +40,12 @@ def bench(
             "--algorithms", help="Measure each algorithm beside FedAvg; speed only with --only."
         ),
     ] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="Measure example-level privacy's cost; speed only with --only."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -51,7 +57,8 @@ def bench(
     """
     with reported(debug):
         times = 1 if quick else runs
-        found = _speed(only, times) if only or not (memory or newcomer or algorithms) else {}
+        parts = memory or newcomer or algorithms or private
+        found = _speed(only, times) if only or not parts else {}
         if memory:
             from folkmoot.cli.bench.memory import memory as probes
 
@@ -64,6 +71,10 @@ def bench(
             from folkmoot.cli.bench.algorithms import algorithms as beside_fedavg
 
             found["algorithms"] = beside_fedavg(quick, tell=_tell)
+        if private:
+            from folkmoot.cli.bench.private import private as beside_plain
+
+            found["private"] = beside_plain(quick, tell=_tell)
         from folkmoot.cli.bench.machine import machine
 
         found["machine"] = machine()

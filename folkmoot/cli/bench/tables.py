@@ -25,6 +25,9 @@ def show(found: dict[str, Any]) -> None:
     if "algorithms" in found:
         console.print(_algorithms(found["algorithms"]))
         _warn(console, found["algorithms"])
+    if "private" in found:
+        console.print(_private(found["private"]))
+        _warn(console, found["private"])
     about = found["machine"]
     threads = {figures["plain_threads"] for figures in speed.values()}
     plain = f", plain loop with {threads.pop()} threads" if threads else ""
@@ -74,6 +77,25 @@ def _algorithms(found: dict[str, Any]) -> Table:
         time, up, down = (_judged(figures, key) for key in ("time", "up", "down"))
         whole = f"{figures['client_time']:.2f}"
         table.add_row(name, *time, whole, *up, *down)
+    return table
+
+
+def _private(found: dict[str, Any]) -> Table:
+    """Return a line for each workload; a figure above its bar is marked."""
+    title = "a private round, as multiples of a plain one; clients: ms a client"
+    table = Table("workload", title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ("time", "bar", "ms a step", "plain", "noise's share"):
+        table.add_column(column, justify="right")
+    for name, figures in found.items():
+        mark = " !" if figures["holds"] is False else ""
+        table.add_row(
+            name,
+            f"{figures['time']:.2f}{mark}",
+            "" if figures["bar"] is None else f"{figures['bar']:.1f}",
+            f"{figures['private_ms_a_step']:.2f}",
+            f"{figures['plain_ms_a_step']:.2f}",
+            f"{figures['noise_share']:.0%}",
+        )
     return table
 
 

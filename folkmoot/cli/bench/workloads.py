@@ -152,7 +152,7 @@ def generate(workload: Workload) -> Pool:
     """Draw the examples of the clients that some cohort asks; each client has a seed of its own."""
     asked = sorted({client for cohort in workload.cohorts() for client in cohort})
     sizes = workload.sizes()
-    examples = _EXAMPLES[workload.model]
+    examples = EXAMPLES[workload.model]
     drawn = [
         examples(int(sizes[client]), np.random.default_rng((_SEED, _CLIENTS, client)))
         for client in asked
@@ -210,4 +210,5 @@ def _linear(rows: int, draw: np.random.Generator) -> tuple[Array, Array]:
     return x, (x[:, 0] > 0).astype(np.int64)
 
 
-_EXAMPLES = {"mlp": _mlp, "cnn": _cnn, "lstm": _lstm, "linear": _linear}
+EXAMPLES = {"mlp": _mlp, "cnn": _cnn, "lstm": _lstm, "linear": _linear}
+"""`EXAMPLES[model](rows, generator)` draws (x, y)."""

@@ -1,0 +1,141 @@
+"""What stands between a round and its releases: the ledger is charged first, and the noisy sum is
+stored before anybody uses it."""
+
+import json
+import math
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import State
+from folkmoot.core.codec import Bounds
+from folkmoot.core.errors import CheckpointError, SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.privacy.events import Charge
+from folkmoot.privacy.ledger import Ledger
+from folkmoot.train.folders import write_atomically
+from folkmoot.train.releases import Releases
+
+_IDENTITY = "private.json"
+
+
+class Identity(NamedTuple):
+    """What a private run is known by; it is drawn once and stays in the run's folder."""
+
+    run: str
+    """Under which its exchanges stand in ledgers."""
+    cohorts: int
+    """What its cohorts are drawn from, beside the seed: lots that anyone can repeat hide nobody."""
+
+
+class Guard(NamedTuple):
+    """Lets an exchange through once it has been paid for."""
+
+    identity: Identity
+    ledgers: tuple[Ledger, ...]
+    """The run's own, and the data set's where there is one."""
+    price: Callable[[int, float], Charge]
+    """From an exchange and the noise that its chain states to an event, and how often it is."""
+    key: Callable[[int, int], tuple[Any, ...]]
+    """From round and exchange to what is paid for at once: correlated noise covers many rounds."""
+    exchanges: int
+    """Exchanges a round that the budget was made for."""
+    releases: Releases
+    loudness: Callable[[State], float] | None = None
+    """From an exchange's state to the L2 norm of its mean's noise, on average."""
+
+    def noise_to_signal(self, state: State, released: Tree) -> float | None:
+        """Return the noise of a mean over what stands out of it, as the release alone shows it.
+
+        Args:
+            state: Of the exchange, before its sum was decoded.
+            released: The mean.
+
+        Returns:
+            None where nothing stands out, or the noise is not known.
+        """
+        if self.loudness is None:
+            return None
+        noise, whole = self.loudness(state), float(trees.norm(released))
+        return noise / math.sqrt(whole**2 - noise**2) if whole > noise else None
+
+    def charge(self, round: int, exchange: int, bounds: Bounds) -> None:
+        """Pay for an exchange before anyone is asked.
+
+        Raises:
+            BudgetError: If it would overspend; nobody has been asked then.
+            SettingsError: If the algorithm asks more often than the noise was made for.
+        """
+        if exchange >= self.exchanges:
+            raise SettingsError(
+                f"Round {round} asks for exchange {exchange + 1}, but the first round had "
+                f"{self.exchanges}, for which the noise was made, so this one is not paid for. "
+                "Under privacy= an algorithm must ask as often in every round."
+            )
+        event, times = self.price(exchange, bounds.noise)
+        key = (self.identity.run, *self.key(round, exchange))
+        for ledger in self.ledgers:
+            ledger.charge(event, key=key, times=times)
+
+    def charges(self) -> list[Charge]:
+        """Return what this run has paid for."""
+        return list(self.ledgers[0].charges)
+
+    def close(self) -> None:
+        """Close the run's own ledger; a data set's belongs to whoever has opened it."""
+        self.ledgers[0].close()
+
+
+def guarded(plan: Any, folder: Path | None, resume: bool) -> Guard:
+    """Open the guard of a private run, in the folder of its checkpoints.
+
+    Args:
+        plan: A `Private`.
+        folder: Of the checkpoints; None for nowhere.
+        resume: Whether a stored run is gone on with.
+    """
+    identity = identity_in(folder, resume, plan.dp.simulation)
+    path = None if folder is None else folder / f"ledger-{identity.run}.jsonl"
+    own = Ledger(path, unit=plan.dp.unit, epsilon=plan.dp.epsilon, delta=plan.dp.delta)
+    releases = Releases(folder)
+    if not resume:
+        releases.forget()
+    ledgers = (own,) if plan.dp.ledger is None else (own, plan.dp.ledger)
+    guard = Guard(identity, ledgers, plan.price, plan.key, plan.exchanges, releases, plan.loudness)
+    paid = Counter(dict(guard.charges()))
+    left = [(event, times - paid[event]) for event, times in plan.charges if times > paid[event]]
+    for ledger in ledgers:
+        # One computation for the whole run: a charge within it is only written down.
+        ledger.reserve(left)
+    return guard
+
+
+def identity_in(folder: Path | None, resume: bool, simulation: bool) -> Identity:
+    """Return the identity that a folder keeps, or draw one and keep it there.
+
+    Args:
+        folder: Of the run's checkpoints; None for nowhere.
+        resume: Whether a stored one is gone on with.
+        simulation: Whether cohorts follow from the run's seed alone.
+
+    Raises:
+        CheckpointError: If the stored one cannot be read.
+    """
+    path = None if folder is None else folder / _IDENTITY
+    if path is not None and resume and path.exists():
+        try:
+            return Identity(**json.loads(path.read_text("utf-8")))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read: {error}. Without it the cohorts of this run cannot be "
+                "drawn as they were; begin a new run in another folder."
+            ) from error
+    # From the operating system: whoever knows the seed must not know who was asked.
+    found = Identity(secrets.token_hex(8), 0 if simulation else secrets.randbits(63))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(found._asdict()).encode())
+    return found

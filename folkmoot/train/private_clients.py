@@ -1,0 +1,209 @@
+"""Hiding clients: the algorithm whose every sum is clipped, noised and paid for.
+
+McMahan, Ramage, Talwar, Zhang, "Learning Differentially Private Recurrent Language Models", ICLR
+2018, arXiv:1710.06963: each client's update is clipped as one vector, the sum of a cohort drawn by
+Poisson sampling is noised, and divided by the expected cohort. Here that happens to every exchange
+of any algorithm: its round is driven as it is, and the aggregators of what it asks are rebuilt.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sized
+from typing import Any
+
+import torch
+
+from folkmoot.codecs.clip import clip
+from folkmoot.codecs.correlated import banded_noise, tree_noise
+from folkmoot.codecs.local_noise import local_gaussian
+from folkmoot.codecs.noise import gaussian
+from folkmoot.core.aggregator import State
+from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.codec import Codec
+from folkmoot.core.errors import SettingsError
+from folkmoot.privacy.calibrate import refuse_delta
+from folkmoot.privacy.dp import DP, Banded
+from folkmoot.privacy.dp import Tree as NoiseTree
+from folkmoot.privacy.events import (
+    REPLACE,
+    Charge,
+    Event,
+    Gaussian,
+    PoissonGaussian,
+    adjacency,
+)
+from folkmoot.privacy.matrix import optimal_bands, participations, sensitivity, tree_height
+from folkmoot.train.plan import Private, asked_in_a_round, solved
+from folkmoot.train.sampling import Draw, Sampling, as_sampling, poisson, separated, uniform
+from folkmoot.train.shielded import private_mean, shielded
+
+
+def of_clients(
+    dp: DP,
+    algorithm: Algorithm,
+    clients: Sized,
+    rounds: int | None,
+    cohort: int | float | None,
+    sampling: Sampling | Draw | None,
+) -> Private:
+    """Plan a run in which each client is hidden, with all that it holds.
+
+    Args:
+        dp: The promise.
+        algorithm: What is done; its aggregators are rebuilt.
+        clients: Everyone who may be asked.
+        rounds: Rounds of the run; None where the noise is given and rounds are driven by hand.
+        cohort, sampling: As for `run`; a cohort that is a number is drawn by Poisson sampling.
+
+    Raises:
+        SettingsError: If the parts contradict each other, or a rule has no bound.
+    """
+    population = len(clients)
+    drawn = private_sampling(dp, sampling, cohort)
+    expected = drawn.expected(population)
+    stated, asked = dp.population or population, dp.cohort or expected
+    refuse_delta(dp.delta, stated)
+    sizes = [size for _, size in asked_in_a_round(algorithm, population)]
+    event = _event(dp, drawn, population, rounds)
+    key, paid = _payments(dp, len(sizes), rounds or 1)
+
+    def charges_of(noise_multiplier: float) -> list[Charge]:
+        return [(event(noise_multiplier), paid)]
+
+    noise = solved(dp, charges_of, rounds)
+    scale = expected / asked
+    before = dp.clip if isinstance(dp.clip, Codec) else clip(dp.clip)
+    after = _noise(dp, noise, scale, rounds)
+    rule = functools.partial(private_mean, algorithm.name, before, after, expected)
+    return Private(
+        dp=dp,
+        algorithm=shielded(algorithm, rule),
+        sampling=drawn,
+        noise_multiplier=noise,
+        charges=charges_of(noise),
+        price=functools.partial(_price, event, noise, scale),
+        key=key,
+        exchanges=len(sizes),
+        lot=_lot(dp, drawn, stated, asked),
+        adjacency=REPLACE if dp.trust == "local" else adjacency(event(noise)),
+        population=stated,
+        cohort=asked,
+        expected=expected,
+        size=max(sizes, default=0),
+        loudness=functools.partial(_loudness, dp, before, expected) if not dp.mechanism else None,
+    )
+
+
+def private_sampling(
+    dp: DP, sampling: Sampling | Draw | None, cohort: int | float | None
+) -> Sampling:
+    """Return how cohorts are drawn under a promise, where nobody says otherwise.
+
+    Raises:
+        SettingsError: If correlated noise meets a sampling that may ask a client again too soon, or
+            a larger federation is stated of a sampling that is not Poisson's.
+    """
+    if sampling is None and dp.mechanism is not None:
+        return separated(cohort, dp.mechanism.separation)
+    if sampling is None:
+        return uniform(None) if cohort is None else poisson(cohort)
+    found = as_sampling(sampling, cohort)
+    if dp.population is not None:
+        raise SettingsError(
+            f"population={dp.population} states a larger federation whose cohorts are drawn by "
+            f"Poisson sampling, but sampling is {found.name!r}. Leave sampling= out and give "
+            "cohort=."
+        )
+    if dp.mechanism is not None and found.separation < dp.mechanism.separation:
+        raise SettingsError(
+            f"{dp.mechanism!r} needs {dp.mechanism.separation} rounds from one participation of a "
+            f"client to its next, but the sampling {found.name!r} promises {found.separation}. "
+            "Leave sampling= out, or use "
+            f"fm.sampling.separated(cohort, rounds={dp.mechanism.separation})."
+        )
+    return found
+
+
+def _lot(dp: DP, sampling: Sampling, population: int, cohort: float) -> str:
+    """Say how cohorts are drawn."""
+    of = f"{cohort:g} of {population} clients a round"
+    if dp.population is not None:
+        return f"poisson, {of}"
+    claimed = sampling.event is not None and dp.trust == "central" and dp.mechanism is None
+    return f"{sampling.name}, {of}{'' if claimed else '; no amplification is claimed'}"
+
+
+def _event(
+    dp: DP, sampling: Sampling, population: int, rounds: int | None
+) -> Callable[[float], Event]:
+    """Return what an exchange costs, by its noise."""
+    if dp.trust == "local":
+        # Any two updates are up to 2 C apart, and a client's noise stands alone.
+        return lambda noise: Gaussian(noise / 2)
+    if dp.mechanism is not None:
+        sensitivity = _sensitivity(dp.mechanism, sampling.separation, rounds)
+        return lambda noise: Gaussian(noise / sensitivity)
+    if dp.population is not None and dp.cohort is not None:
+        rate = dp.cohort / dp.population
+        return lambda noise: PoissonGaussian(noise, rate) if rate < 1 else Gaussian(noise)
+    if sampling.event is None:
+        return Gaussian
+    return lambda noise: sampling.event(noise, population)  # type: ignore[misc]
+
+
+def _price(
+    event: Callable[[float], Event], planned: float, scale: float, exchange: int, stated: float
+) -> Charge:
+    """Return what the noise that a chain states costs; to the last bit what was planned, if so."""
+    found = stated / scale
+    return event(planned if math.isclose(found, planned, rel_tol=1e-12) else found), 1
+
+
+def _loudness(dp: DP, clipping: Codec, expected: float, state: State) -> float:
+    """Return the root of the mean squared L2 norm of the noise in a mean.
+
+    What one coordinate is scaled by on its way back, a vector of ones shows.
+    """
+    bounds = state.bounds
+    scales, _ = clipping.decode(state.codec["0"], torch.ones(bounds.size), 0)
+    added = math.sqrt(expected) if dp.trust == "local" else 1.0
+    return added * bounds.noise * bounds.l2 * float(torch.linalg.vector_norm(scales)) / expected
+
+
+def _payments(
+    dp: DP, exchanges: int, rounds: int
+) -> tuple[Callable[[int, int], tuple[Any, ...]], int]:
+    """Return what is paid for at once, by round and exchange, and how often a run pays."""
+    if isinstance(dp.mechanism, NoiseTree):
+        restart = dp.mechanism.restart
+        trees_grown = math.ceil(rounds / restart)
+        return lambda round, exchange: ((round - 1) // restart, exchange), exchanges * trees_grown
+    if isinstance(dp.mechanism, Banded):
+        return lambda round, exchange: (exchange,), exchanges
+    return lambda round, exchange: (round, exchange), exchanges * rounds
+
+
+def _sensitivity(mechanism: NoiseTree | Banded, separation: int, rounds: int | None) -> float:
+    """Return by how much one client moves what correlated noise hides, in units of the clip."""
+    if isinstance(mechanism, NoiseTree):
+        return math.sqrt(tree_height(mechanism.restart))
+    if rounds is None:
+        raise SettingsError(
+            "Banded noise is made for a number of rounds: pass rounds=, or use "
+            "fm.privacy.Tree(restart=...)."
+        )
+    coefficients = optimal_bands(rounds, mechanism.bands)
+    return sensitivity(coefficients, rounds, participations(rounds, separation), separation)
+
+
+def _noise(dp: DP, noise: float, scale: float, rounds: int | None) -> Codec:
+    """Return the stage that hides one client's part."""
+    if dp.trust == "local":
+        return local_gaussian(noise, simulation=dp.simulation)
+    if isinstance(dp.mechanism, NoiseTree):
+        return tree_noise(noise, dp.mechanism.restart, simulation=dp.simulation)
+    if isinstance(dp.mechanism, Banded):
+        assert rounds is not None
+        bands = optimal_bands(rounds, dp.mechanism.bands)
+        return banded_noise(noise, bands, simulation=dp.simulation)
+    return gaussian(noise, scale=scale, simulation=dp.simulation)

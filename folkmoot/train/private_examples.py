@@ -1,0 +1,106 @@
+"""Hiding examples: each client trains by DP-SGD, so that what it sends hides each of its examples.
+
+Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133, at each client
+of any algorithm whose steps take gradients only. The guarantee is each client's own, for the rounds
+in which it may take part; it gains nothing from others not knowing when that was. One noise serves
+all, made for the client with the fewest examples, whose rate is the highest.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from folkmoot.core.algorithm import Algorithm, LocalWork
+from folkmoot.core.engine import ClientId
+from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.data.examples import count
+from folkmoot.local.dpsgd import charges, dpsgd
+from folkmoot.privacy.calibrate import refuse_delta
+from folkmoot.privacy.dp import DP
+from folkmoot.privacy.events import Charge, adjacency
+from folkmoot.train.plan import Private, asked_in_a_round, solved
+from folkmoot.train.sampling import Draw, Sampling, as_sampling
+from folkmoot.train.shielded import with_works
+
+
+def of_examples(
+    dp: DP,
+    algorithm: Algorithm,
+    clients: Mapping[ClientId, Any],
+    rounds: int | None,
+    cohort: int | float | None,
+    sampling: Sampling | Draw | None,
+) -> Private:
+    """Plan a run in which each example of each client is hidden.
+
+    Args:
+        dp: The promise.
+        algorithm: What is done; its works become private ones.
+        clients: Everyone who may be asked, with their examples, whose numbers are public.
+        rounds: Rounds of the run; None where the noise is given and rounds are driven by hand.
+        cohort, sampling: As for `run`.
+
+    Raises:
+        SettingsError: If the clip is no number, or a work cannot be private.
+    """
+    if not isinstance(dp.clip, int | float):
+        raise SettingsError(
+            f"With unit='example' gradients are clipped by a number, but clip is {dp.clip.name}."
+        )
+    rows = min((found for client in clients if (found := _rows(clients, client))), default=0)
+    if not rows:
+        raise SettingsError("No client has examples, so there is nothing to hide.")
+    refuse_delta(dp.delta, rows)
+    drawn = as_sampling(sampling, cohort)
+    asked = asked_in_a_round(algorithm, len(clients))
+    works = [task.work for task, _ in asked if task.work.train]
+    if len(works) < len(asked):
+        raise SettingsError(
+            f"{algorithm.name}() also asks clients for what is no gradient, which example-level "
+            "privacy does not cover. Use fm.fedavg(work), or another algorithm that only trains."
+        )
+
+    def private(noise_multiplier: float, work: LocalWork) -> LocalWork:
+        return dpsgd(
+            work,
+            clip=float(dp.clip),
+            noise_multiplier=noise_multiplier,
+            simulation=dp.simulation,
+        )
+
+    def of_round(noise_multiplier: float) -> list[Charge]:
+        return [
+            charge for work in works for charge in charges(private(noise_multiplier, work), rows, 1)
+        ]
+
+    def charges_of(noise_multiplier: float) -> list[Charge]:
+        return [(event, times * (rounds or 1)) for event, times in of_round(noise_multiplier)]
+
+    noise = solved(dp, charges_of, rounds)
+    paid = of_round(noise)
+    params: Tree = algorithm.objective.init()["params"]
+    size = works[0].plan.batch_size or rows
+    return Private(
+        dp=dp,
+        algorithm=with_works(algorithm, functools.partial(private, noise)),
+        sampling=drawn,
+        noise_multiplier=noise,
+        charges=charges_of(noise),
+        price=lambda exchange, stated: paid[exchange],
+        key=lambda round, exchange: (round, exchange),
+        exchanges=len(works),
+        lot=f"poisson batches, {min(size, rows)} of {rows} examples a step at the smallest client",
+        adjacency=adjacency(paid[0][0]),
+        population=rows,
+        cohort=min(size, rows),
+        expected=min(size, rows),
+        size=sum(leaf.numel() for leaf in params.values()),
+    )
+
+
+def _rows(clients: Mapping[ClientId, Any], client: ClientId) -> int:
+    """Return how many examples a client trains on, without loading where that is known."""
+    known = getattr(clients, "size_of", None)
+    found = known(client) if known else None
+    return count(clients[client].train) if found is None else int(found)

@@ -1,0 +1,120 @@
+"""`privacy=fm.DP(unit="example")`: what a client sends hides each of its examples."""
+
+import warnings
+
+import pytest
+import torch
+from laws.cards import CARDS, build
+from torch import nn
+
+import folkmoot as fm
+from folkmoot.privacy import PoissonGaussian
+
+REFUSED = {  # What looks at examples otherwise than by one gradient a step, and how.
+    "agnostic": "looks at a client's examples by itself",
+    "apfl": "more gradients of one batch than the 1",
+    "ditto": "more gradients of one batch than the 1",
+    "fedsam": "more gradients of one batch than the 1",
+    "ifca": "no gradient|looks at a client's examples",
+    "mime": "looks at a client's examples by itself",
+    "mimelite": "looks at a client's examples by itself",
+    "moon": "looks at a client's examples by itself",
+    "pfedme": "more gradients of one batch than the 1",
+    "qfedavg": "looks at a client's examples by itself",
+    "fedbn": "statistics of a batch",
+}
+
+
+def work(model=None, batch_size=5, **options):
+    torch.manual_seed(0)
+    model = model or nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    return fm.local.sgd(fm.classifier(model), lr=0.3, batch_size=batch_size, **options)
+
+
+def clients(*numbers):
+    found = {}
+    for client, rows in enumerate(numbers or (20, 40)):
+        draw = torch.Generator().manual_seed(client)
+        x = torch.randn(rows, 3, generator=draw)
+        found[client] = {"x": x, "y": (x[:, 0] > 0).long()}
+    return found
+
+
+def run(algorithm, held=None, **options):
+    options = {"rounds": 2, "engine": fm.engines.sequential(), "progress": False} | options
+    promise = options.pop("promise", {"noise_multiplier": 1.0})
+    budget = fm.DP(**({"unit": "example", "delta": 1e-3, "clip": 1.0} | promise))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The noise of a round")
+        return fm.run(algorithm, held or clients(), privacy=budget, **options)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_an_algorithm_runs_or_is_refused_before_round_one_with_the_reason(name):
+    norm = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    options = {"layers": nn.BatchNorm1d} if name == "fedbn" else {}
+    begun = []
+
+    def attempt():
+        algorithm = build(name, work(norm if name == "fedbn" else None), **options)
+        return run(algorithm, callbacks=[lambda event: begun.append(event.kind)])
+
+    if name not in REFUSED:
+        assert attempt().privacy.unit == "example"
+        return
+    with pytest.raises(fm.SettingsError, match=REFUSED[name]):
+        attempt()
+    assert "round" not in begun
+
+
+def test_the_noise_is_made_for_the_smallest_client_and_charged_step_by_step():
+    result = run(fm.fedavg(work()), clients(20, 40), rounds=3)
+
+    # Of 20 examples 5 a step are a quarter, and an epoch is four steps.
+    event = PoissonGaussian(1.0, 0.25)
+    assert result.privacy.epsilon == fm.privacy.epsilon([(event, 3 * 4)], 1e-3)
+    assert "5 of 20 examples a step at the smallest client" in result.privacy.sampling
+
+
+def test_the_noise_is_solved_and_the_budget_spent():
+    found = run(fm.fedavg(work()), promise={"epsilon": 3.0}).privacy
+
+    assert 3.0 * 0.99 <= found.epsilon <= 3.0
+    assert "Numbers of examples are public" in str(found)
+
+
+def test_means_may_be_weighted_by_public_numbers_of_examples():
+    rule = fm.aggregators.weighted_mean()
+
+    assert run(fm.fedavg(work(), aggregator=rule)).privacy.unit == "example"
+
+
+def test_a_delta_that_lets_an_example_go_is_refused():
+    with pytest.raises(fm.SettingsError, match=r"delta 0\.1 is not below"):
+        run(fm.fedavg(work()), promise={"noise_multiplier": 1.0, "delta": 0.1})
+
+
+def test_simulations_repeat_in_every_exact_engine_and_others_do_not():
+    seeded = {"noise_multiplier": 1.0, "simulation": True}
+
+    def weight(**options):
+        return run(fm.fedavg(work()), **options).model[0].weight
+
+    one = weight(promise=seeded)
+    there = weight(promise=seeded, engine=fm.engines.parallel(2))
+    assert torch.equal(one, there)
+    assert not torch.equal(weight(), weight())
+
+
+def test_training_gets_better_than_chance_under_moderate_noise():
+    held = clients(200, 200)
+
+    result = run(
+        fm.fedavg(work(batch_size=20)),
+        held,
+        rounds=8,
+        test=clients(400)[0],
+        promise={"noise_multiplier": 1.0, "simulation": True},
+    )
+
+    assert result.metrics["test_accuracy"] > 0.8
