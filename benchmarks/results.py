@@ -1,7 +1,7 @@
 """Make docs/results.md: published figures beside ours, and algorithms beside each other.
 
-    python benchmarks/results.py             # the whole page, about a quarter of an hour on 2 cores
-    python benchmarks/results.py 2           # chapter 2 alone; the other one stays as it is
+    python benchmarks/results.py             # the whole page, about 25 minutes on 2 cores
+    python benchmarks/results.py 2           # chapter 2 alone; the others stay as they are
     python benchmarks/results.py --print     # shows what it has made instead of writing it
 
 A chapter is a function that runs its experiments and returns its page. Every figure comes out of
@@ -14,13 +14,21 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from chapters import drift, heart_disease, personal, tcga_brca
+from chapters import (
+    drift,
+    heart_disease,
+    personal,
+    privacy_audit,
+    privacy_clients,
+    privacy_examples,
+    tcga_brca,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 HEAD = """# Results
 
-Published figures beside ours, by the protocol of the publication, and algorithms beside each
-other. `make results` makes this page: every number below comes out of
+Published figures beside ours, by the protocol of the publication, algorithms beside each other, and
+what privacy costs. `make results` makes this page: every number below comes out of
 `python benchmarks/results.py`. Where an algorithm loses, it says so.
 """
 
@@ -31,7 +39,22 @@ def algorithms() -> str:
     return "\n".join(["## 2. Algorithms\n", *map(_timed, sections)])
 
 
-CHAPTERS: dict[str, Callable[[], str]] = {"1": heart_disease.chapter, "2": algorithms}
+def privacy() -> str:
+    """Return chapter 3."""
+    sections = (
+        privacy_clients.section,
+        privacy_examples.hospitals,
+        privacy_examples.holders,
+        privacy_audit.section,
+    )
+    return "\n".join(["## 3. Differential privacy\n", *map(_timed, sections)])
+
+
+CHAPTERS: dict[str, Callable[[], str]] = {
+    "1": heart_disease.chapter,
+    "2": algorithms,
+    "3": privacy,
+}
 
 
 def _timed(make: Callable[[], str]) -> str:

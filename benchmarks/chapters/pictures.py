@@ -66,6 +66,47 @@ def strips(path: Path, title: str, values: Mapping[str, Sequence[float]], base: 
     write(path)
 
 
+def against_epsilon(
+    path: Path,
+    title: str,
+    curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
+    without: Mapping[str, float],
+) -> None:
+    """Draw a figure against the budget: the mean over seeds, and their range.
+
+    Args:
+        path: Where to write.
+        title: What the vertical axis means.
+        curves: By name, (epsilon, values of each seed).
+        without: By name, the figure without privacy, as a dashed line.
+    """
+    figure, write = _figure((6.4, 3.4))
+    axes = figure.subplots()
+    for (name, points), colour in zip(curves.items(), (HELD_OUT, CLIENTS, INK), strict=False):
+        budgets = [epsilon for epsilon, _ in points]
+        means = [float(np.mean(values)) for _, values in points]
+        low, high = ([pick(means_of) for _, means_of in points] for pick in (min, max))
+        axes.fill_between(budgets, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(budgets, means, "o-", color=colour, linewidth=1.6, markersize=4)
+        axes.axhline(without[name], color=colour, linewidth=1, linestyle="--", zorder=0)
+        axes.annotate(
+            name,
+            (budgets[-1], means[-1]),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(budgets, [f"{epsilon:g}" for epsilon in budgets])
+    axes.margins(x=0.02)
+    axes.set_xlim(right=budgets[-1] * 2.2)
+    axes.set_xlabel("epsilon", color=MUTED)
+    axes.set_title(f"{title}; dashed without privacy", loc="left", fontsize=10)
+    _frame(axes)
+    write(path)
+
+
 def _curve(axes: Any, curves: Curves, colour: str, shade: float) -> None:
     if not curves:
         axes.text(0.5, 0.5, "diverged", transform=axes.transAxes, ha="center", color=MUTED)
