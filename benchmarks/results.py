@@ -47,7 +47,13 @@ def privacy() -> str:
         privacy_examples.holders,
         privacy_audit.section,
     )
-    return "\n".join(["## 3. Differential privacy\n", *map(_timed, sections)])
+    head = """## 3. Differential privacy
+
+What a budget costs in accuracy, on shipped data. Noise is solved by `fm.privacy`; runs are seeded
+by `simulation=True`, so that this page comes out again, and protect nobody. The figures of Flower
+and Opacus at the same budgets are in [benchmarks/README.md](../benchmarks/README.md).
+"""
+    return "\n".join([head, *map(_timed, sections)])
 
 
 CHAPTERS: dict[str, Callable[[], str]] = {

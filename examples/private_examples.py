@@ -7,7 +7,7 @@ from the other three: it clips the gradient of every patient and adds noise befo
 it (DP-SGD). One noise serves all; it is solved for the smallest hospital, with 30 patients, and the
 larger ones spend less. Noise comes from the operating system: no two runs are alike. Ends with:
 
-    accuracy 0.78 without privacy, 0.77 at epsilon 8, 0.76 at epsilon 2
+    accuracy 0.80 without privacy, 0.80 at epsilon 8, 0.79 at epsilon 2
 """
 
 import os

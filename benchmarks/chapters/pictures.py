@@ -70,7 +70,7 @@ def against_epsilon(
     path: Path,
     title: str,
     curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
-    without: Mapping[str, float],
+    without: float,
 ) -> None:
     """Draw a figure against the budget: the mean over seeds, and their range.
 
@@ -78,29 +78,32 @@ def against_epsilon(
         path: Where to write.
         title: What the vertical axis means.
         curves: By name, (epsilon, values of each seed).
-        without: By name, the figure without privacy, as a dashed line.
+        without: The figure without privacy, as a dashed line.
     """
-    figure, write = _figure((6.4, 3.4))
+    figure, write = _figure((6.8, 3.4))
     axes = figure.subplots()
+    ends = []
     for (name, points), colour in zip(curves.items(), (HELD_OUT, CLIENTS, INK), strict=False):
         budgets = [epsilon for epsilon, _ in points]
-        means = [float(np.mean(values)) for _, values in points]
-        low, high = ([pick(means_of) for _, means_of in points] for pick in (min, max))
+        means, low, high = (
+            [float(pick(values)) for _, values in points] for pick in (np.mean, min, max)
+        )
         axes.fill_between(budgets, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(budgets, means, "o-", color=colour, linewidth=1.6, markersize=4)
-        axes.axhline(without[name], color=colour, linewidth=1, linestyle="--", zorder=0)
-        axes.annotate(
-            name,
-            (budgets[-1], means[-1]),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-        )
+        ends.append((means[-1], name, colour))
+    first, last = budgets[0], budgets[-1]
+    axes.plot([first, last], [without, without], "--", color=MUTED, linewidth=1, zorder=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(budgets, [f"{epsilon:g}" for epsilon in budgets])
-    axes.margins(x=0.02)
-    axes.set_xlim(right=budgets[-1] * 2.2)
+    axes.set_xlim(first * 0.93, last * (1 + 0.35 * max(1.0, np.log2(last / first))))
+    low, high = axes.get_ylim()
+    height = 2 * high - low
+    for value, name, colour in sorted(ends, reverse=True):
+        # Labels that would touch are moved down.
+        height = min(value, height - 0.075 * (high - low))
+        axes.annotate(
+            name, (last, height), (9, 0), textcoords="offset points", va="center", color=colour
+        )
     axes.set_xlabel("epsilon", color=MUTED)
     axes.set_title(f"{title}; dashed without privacy", loc="left", fontsize=10)
     _frame(axes)

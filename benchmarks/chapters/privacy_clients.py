@@ -67,7 +67,7 @@ def section(size: Size = FULL, pictures: Path = PICTURES) -> str:
     plain = _plain(size, known, choices)
     budgets = _budgets(size, known, choices)
     ways = _ways(size, known, choices)
-    without = {str(federation): mean(plain["no clip", federation]) for federation in FEDERATIONS}
+    without = mean(plain["no clip", FEDERATIONS[0]])
     curves = {
         str(federation): [
             (epsilon, _accuracies(budgets[federation, epsilon])) for epsilon in size.epsilons
@@ -199,6 +199,11 @@ def _accuracies(runs: Sequence[Found]) -> list[float]:
     return [one.accuracy for one in runs]
 
 
+def _gap(value: float) -> str:
+    # Without a zero's sign.
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
 def _shown(values: Sequence[float]) -> str:
     return f"{mean(values):.3f} ({deviation(values):.3f})"
 
@@ -227,7 +232,7 @@ def _text(
             f"{runs[0].epsilon:.2f}",
             f"{runs[0].noise_to_signal:.3g}",
             _shown(_accuracies(runs)),
-            f"{mean(_accuracies(runs)) - mean(plain['clip, no noise', federation]):+.3f}",
+            _gap(mean(_accuracies(runs)) - mean(plain["clip, no noise", federation])),
         ]
         for (federation, epsilon), runs in budgets.items()
     ]
@@ -250,7 +255,7 @@ clients; {len(size.seeds)} seeds for first model, cohorts, order and noise. The 
 federation is these writers. The others are stated, `DP(population=, cohort=)`: their runs carry the
 noise that so large a federation would have beside its mean, and are simulations, which say nothing
 of whether more people would teach more. Delta is
-{_listed([f"{one.delta:g}" for one in FEDERATIONS])}, below 1 / population.
+{_listed([f"{one.delta:.0e}" for one in FEDERATIONS])}, below 1 / population.
 
 One local rate and one clip norm for all rows of a federation are chosen for the flat clip at
 epsilon {EPSILON:g}, by accuracy on the clients' held-out digits, which nobody trains on, with seed
@@ -267,5 +272,5 @@ Against the budget, with the flat clip:
 
 Noise to signal is the L2 norm of a round's noise over the largest norm that the mean can have.
 
-![Accuracy against epsilon in two federations](pictures/{PICTURE})
+![Accuracy against epsilon in three federations](pictures/{PICTURE})
 """

@@ -50,9 +50,9 @@ def private(
         who = "clients" if dp.unit == "client" else "examples"
         warnings.warn(
             f"The noise of a round will be {plan.noise_to_signal:.2g} times as long as the longest "
-            f"mean that {plan.cohort:g} {who} can have, over {plan.size} numbers, so little will "
-            f"be learnt. Ask for {'a larger cohort' if dp.unit == 'client' else 'larger batches'}, "
-            "train a smaller model, or spend a larger epsilon; a simulation may state the larger "
+            f"mean that {plan.cohort:g} {who} can have, over {plan.size} numbers, and may drown "
+            f"it. Ask for {'a larger cohort' if dp.unit == 'client' else 'larger batches'}, train "
+            "a smaller model, or spend a larger epsilon; a simulation may state the larger "
             "federation that it stands for: DP(population=..., cohort=...).",
             stacklevel=3,
         )
