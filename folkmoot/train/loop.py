@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from folkmoot.aggregators.faults import not_finite
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
-from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Update
+from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Sum, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
 from folkmoot.core.codec import public
 from folkmoot.core.engine import Cohort, Collected, Engine, LeftOut
@@ -23,6 +23,8 @@ from folkmoot.local.parts import PARTS
 from folkmoot.train.guard import Guard
 from folkmoot.train.releases import Decoded
 from folkmoot.train.states import ClientStates
+
+_UNASKED = (Collected(Sum({}, 0.0, {}, 0), {}, [], 0.0, 0), None)
 
 
 class Snapshot(NamedTuple):
@@ -106,17 +108,20 @@ def run_round(
         check_task(algorithm, task)
         state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"))
         asked = cohort._replace(exchange=exchange)
-        if guard is not None:
+        kept = guard.releases.find(cohort.round, exchange) if guard else None
+        # What was released before is not asked for again, unless clients' states are wanted too.
+        again = kept is None or task.work.own is not None
+        if guard is not None and again:
             guard.charge(cohort.round, exchange, state.bounds)
-        collected, gathered = _ask(engine, task, state, asked, own, seed)
+        collected, gathered = _ask(engine, task, state, asked, own, seed) if again else _UNASKED
         report = _added(report, collected, task, cohort)
         try:
-            if not collected.total.count:
+            if kept is None and not collected.total.count:
                 why = _nobody(cohort, collected.left_out)
                 # A private sum of nobody is noise, which is released like any other.
                 if task.aggregator.divisor is None:
                     raise QuorumError(why)
-            decoded = _decoded(task.aggregator, state, gathered, asked, seed, guard)
+            decoded = kept or _decoded(task.aggregator, state, gathered, asked, seed, guard)
         except QuorumError as reason:
             steps.close()
             unchanged = snapshot._replace(round=cohort.round)
@@ -188,14 +193,12 @@ def _aggregator_state(task: Task, cohort: Cohort, codec: Tree | None) -> State:
 def _decoded(
     aggregator: Aggregator, state: State, gathered: Any, cohort: Cohort, seed: int, guard: Any
 ) -> Decoded:
-    """Return what becomes of a sum; under privacy what was released before is not drawn again."""
-    found = guard.releases.find(cohort.round, cohort.exchange) if guard else None
-    if found is None:
-        key = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("decode"))
-        value, counts, following = aggregator.decode(state, gathered, key)
-        found = Decoded(value, counts, following.codec)
-        if guard:
-            guard.releases.keep(cohort.round, cohort.exchange, found)
+    """Return what becomes of a sum; under privacy it is written down before anybody uses it."""
+    key = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("decode"))
+    value, counts, following = aggregator.decode(state, gathered, key)
+    found = Decoded(value, counts, following.codec)
+    if guard:
+        guard.releases.keep(cohort.round, cohort.exchange, found)
     return found
 
 

@@ -8,6 +8,7 @@ of any algorithm: its round is driven as it is, and the aggregators of what it a
 
 import functools
 import math
+import secrets
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -180,6 +181,10 @@ def _payments(
         return lambda round, exchange: ((round - 1) // restart, exchange), exchanges * trees_grown
     if isinstance(dp.mechanism, Banded):
         return lambda round, exchange: (exchange,), exchanges
+    if dp.trust == "local":
+        # What clients have sent is released; when asked again after a crash, they draw again.
+        attempt = secrets.token_hex(4)
+        return lambda round, exchange: (round, exchange, attempt), exchanges * rounds
     return lambda round, exchange: (round, exchange), exchanges * rounds
 
 

@@ -7,6 +7,7 @@ all, made for the client with the fewest examples, whose rate is the highest.
 """
 
 import functools
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,6 +80,8 @@ def of_examples(
 
     noise = solved(dp, charges_of, rounds)
     paid = of_round(noise)
+    # What clients have sent is released; when asked again after a crash, they draw again.
+    attempt = secrets.token_hex(4)
     params: Tree = algorithm.objective.init()["params"]
     size = works[0].plan.batch_size or rows
     return Private(
@@ -88,7 +91,7 @@ def of_examples(
         noise_multiplier=noise,
         charges=charges_of(noise),
         price=lambda exchange, stated: paid[exchange],
-        key=lambda round, exchange: (round, exchange),
+        key=lambda round, exchange: (round, exchange, attempt),
         exchanges=len(works),
         lot=f"poisson batches, {min(size, rows)} of {rows} examples a step at the smallest client",
         adjacency=adjacency(paid[0][0]),

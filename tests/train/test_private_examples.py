@@ -9,6 +9,8 @@ from torch import nn
 
 import folkmoot as fm
 from folkmoot.privacy import PoissonGaussian
+from folkmoot.train import standing
+from folkmoot.train.releases import Releases
 
 REFUSED = {  # What looks at examples otherwise than by one gradient a step, and how.
     "agnostic": "looks at a client's examples by itself",
@@ -118,3 +120,38 @@ def test_training_gets_better_than_chance_under_moderate_noise():
     )
 
     assert result.metrics["test_accuracy"] > 0.8
+
+
+def test_a_round_that_clients_have_begun_before_a_crash_is_paid_for_again(monkeypatch, tmp_path):
+    real = Releases.keep
+
+    def dying(self, round, exchange, decoded):
+        if round == 2:
+            raise KeyboardInterrupt
+        real(self, round, exchange, decoded)
+
+    options = {"rounds": 3, "checkpoint": tmp_path}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Releases, "keep", dying)
+        run(fm.fedavg(work()), **options)
+
+    resumed = run(fm.fedavg(work()), resume=True, **options)
+
+    # Four rounds of four steps: the second was begun twice.
+    assert [times for _, times in resumed.privacy.charges] == [4 * 4]
+
+
+def test_a_release_that_was_written_down_is_not_asked_for_again(monkeypatch, tmp_path):
+    options = {"rounds": 2, "checkpoint": tmp_path}
+
+    def dying(folder, stored):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(standing, "save_checkpoint", dying)
+        run(fm.fedavg(work()), **options)
+
+    resumed = run(fm.fedavg(work()), resume=True, **options)
+
+    assert [row["answered"] for row in resumed.history] == [0, 2]
+    assert [times for _, times in resumed.privacy.charges] == [2 * 4]
