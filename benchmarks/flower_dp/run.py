@@ -106,7 +106,7 @@ class InProcess(Grid):
         return Message(RecordDict(content), reply_to=message)
 
     def _unused(self, *_: Any) -> Any:
-        raise NotImplementedError
+        raise RuntimeError("No strategy of Flower calls this.")
 
     run = property(_unused)
     set_run = create_message = push_messages = pull_messages = _unused

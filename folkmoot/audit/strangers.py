@@ -26,13 +26,14 @@ from folkmoot.audit.one_run import guess, refuse_shares
 from folkmoot.audit.report import Audit
 from folkmoot.core import rng
 from folkmoot.core import tree as trees
-from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Round, Task
+from folkmoot.core.aggregator import Aggregate
+from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Task
 from folkmoot.core.engine import Opener
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData, as_clients
 from folkmoot.privacy.dp import DP
-from folkmoot.train.loop import begun
+from folkmoot.train.driven import driven
 from folkmoot.train.run import run
 from folkmoot.train.sampling import Draw, Sampling
 
@@ -161,21 +162,13 @@ def with_strangers(clients: ClientData, hosted: Hosted) -> ClientData:
 def followed(algorithm: Algorithm, rows: Tree, seen: list[Numbers]) -> Algorithm:
     """Return an algorithm that notes how far each aggregate moves the model against each row."""
 
-    def round(state: Tree) -> Round:
-        steps = begun(algorithm, state)
-        answer: Any = None
-        while True:
-            try:
-                task = steps.send(answer)
-            except StopIteration as done:
-                return done.value
-            answer = yield task
-            delta = answer.value.get("params", {})
-            # Rounds are also driven without clients, to see what they ask: all is 0 then.
-            if delta and any(bool(leaf.any()) for leaf in delta.values()):
-                seen.append(_against(task, rows, delta))
+    def hear(task: Task, answer: Aggregate) -> None:
+        delta = answer.value.get("params", {})
+        # Rounds are also driven without clients, to see what they ask: all is 0 then.
+        if delta and any(bool(leaf.any()) for leaf in delta.values()):
+            seen.append(_against(task, rows, delta))
 
-    return algorithm._replace(round=round)
+    return driven(algorithm, hear=hear)
 
 
 def _against(task: Task, rows: Tree, delta: Tree) -> Numbers:

@@ -17,11 +17,11 @@ from folkmoot.audit.directions import Directions, directions
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregate, State, Sum, Update
-from folkmoot.core.algorithm import Algorithm, Round, Task
+from folkmoot.core.algorithm import Algorithm, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut, Opener, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.tasks import example
-from folkmoot.train.loop import begun
+from folkmoot.train.driven import driven
 
 Numbers = NDArray[np.float64]
 
@@ -103,19 +103,7 @@ class Watch:
 
 def observed(algorithm: Algorithm, watch: Watch) -> Algorithm:
     """Return an algorithm that shows every aggregate that it receives."""
-
-    def round(state: Tree) -> Round:
-        steps = begun(algorithm, state)
-        answer: Any = None
-        while True:
-            try:
-                task = steps.send(answer)
-            except StopIteration as done:
-                return done.value
-            answer = yield task
-            watch.released(answer)
-
-    return algorithm._replace(round=round)
+    return driven(algorithm, hear=lambda task, answer: watch.released(answer))
 
 
 def with_canaries(opener: Opener, watch: Watch) -> Opener:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from folkmoot.core.errors import SettingsError
 from folkmoot.privacy.events import (
     CappedPoissonGaussian,
     Charge,
@@ -125,7 +126,7 @@ def _once(event: Event, grid: float) -> Any:
             return losses.from_laplace_mechanism(noise, value_discretization_interval=grid)
         case Pure(epsilon):
             return _randomized_response(epsilon, grid)
-    raise NotImplementedError(f"No privacy loss distribution is proved for {event!r}.")
+    raise SettingsError(f"No privacy loss distribution is proved for {event!r}.")
 
 
 def _randomized_response(epsilon: float, grid: float) -> Any:

@@ -11,47 +11,29 @@ from typing import Any
 from torch import nn
 
 from folkmoot.core.aggregator import EACH, Aggregator
-from folkmoot.core.algorithm import Algorithm, LocalWork, Round
+from folkmoot.core.algorithm import Algorithm, LocalWork
 from folkmoot.core.codec import Codec
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.train.loop import begun, check_task
+from folkmoot.train.driven import driven
 
 
 def shielded(algorithm: Algorithm, rule: Callable[[Aggregator], Aggregator]) -> Algorithm:
     """Return an algorithm whose exchanges are combined by `rule` of what it asks for."""
     rebuilt = functools.cache(rule)
     variances = _variances(algorithm.objective)
-
-    def round(state: Tree) -> Round:
-        steps = begun(algorithm, state)
-        # A generator begins with None.
-        answer: Any = None
-        while True:
-            try:
-                task = check_task(algorithm, steps.send(answer))
-            except StopIteration as done:
-                return _mended(done.value, variances)
-            answer = yield task._replace(aggregator=rebuilt(task.aggregator))
-
-    return algorithm._replace(round=round)
+    return driven(
+        algorithm,
+        ask=lambda task: task._replace(aggregator=rebuilt(task.aggregator)),
+        end=lambda state: _mended(state, variances),
+    )
 
 
 def with_works(algorithm: Algorithm, change: Callable[[LocalWork], LocalWork]) -> Algorithm:
     """Return an algorithm that asks for changed works, wherever it asks for some."""
     changed = functools.cache(change)
-
-    def round(state: Tree) -> Round:
-        steps = begun(algorithm, state)
-        answer: Any = None
-        while True:
-            try:
-                task = check_task(algorithm, steps.send(answer))
-            except StopIteration as done:
-                return done.value
-            answer = yield task._replace(work=changed(task.work))
-
-    return algorithm._replace(round=round, works=tuple(map(changed, algorithm.works)))
+    found = driven(algorithm, ask=lambda task: task._replace(work=changed(task.work)))
+    return found._replace(works=tuple(map(changed, algorithm.works)))
 
 
 def private_mean(
