@@ -26,6 +26,7 @@ _HOMES = {
     "Result": "folkmoot.train.result:Result",
     "check": "folkmoot.train.check:check",
     "evaluate": "folkmoot.evaluation:evaluate",
+    "evaluate_privately": "folkmoot.train.private_evaluation:evaluate_privately",
     "finetune": "folkmoot.train.alone:finetune",
     "load_result": "folkmoot.train.result:load_result",
     "process": "folkmoot.train.process:process",

@@ -11,18 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from folkmoot.algorithms.fedavg import fedavg
 from folkmoot.core.algorithm import LocalWork
 from folkmoot.core.engine import ClientId, Opener, Setting
 from folkmoot.core.errors import FolkmootError, SettingsError
-from folkmoot.core.tree import Tree
 from folkmoot.data import ClientData, as_clients
 from folkmoot.engines import parallel
 from folkmoot.local.composed import kind_of
-from folkmoot.local.evaluate import evaluate as measuring
-from folkmoot.local.parts import model_in
 from folkmoot.train.alone import (
     alone,
     plain_work,
@@ -33,17 +28,17 @@ from folkmoot.train.alone import (
 from folkmoot.train.compared import Evaluation, gap
 from folkmoot.train.evaluation import (
     ClientResult,
-    model_of_client,
     on_clients,
     spread,
 )
 from folkmoot.train.front import current
+from folkmoot.train.judging import judging, no_tests, tree_of
 from folkmoot.train.options import refuse_engine
 from folkmoot.train.progress import Progress
 from folkmoot.train.result import Result
 from folkmoot.train.run import run
 from folkmoot.train.standing import Program
-from folkmoot.train.summary import chosen_metric, plural
+from folkmoot.train.summary import chosen_metric
 
 _AT_ONCE = 64
 """Clients whose models are in memory together."""
@@ -113,11 +108,7 @@ def evaluate(
     judge = functools.partial(_judged, objective=objective, opener=opener)
     mine = judge(result, federation, personal=personal)
     if not mine:
-        raise SettingsError(
-            f"None of the {plural(len(federation), 'client')} has test examples, so there is "
-            "nothing to judge models by. Give clients tests of their own, such as "
-            "fm.data.from_function(ids, train, test=...)."
-        )
+        raise no_tests(federation)
     theirs: dict[str, dict[ClientId, ClientResult]] = {}
     if isinstance(baselines, Evaluation):
         theirs = _again(baselines, mine)
@@ -161,49 +152,16 @@ def _judged(
     result: Result, clients: ClientData, *, objective: Any, opener: Opener, personal: bool
 ) -> dict[ClientId, ClientResult]:
     """Measure the global model, or each client's own, where clients have tests."""
-    first, work = objective.init(), measuring(objective)
-    state = first if personal else model_in(result.state)
-    make = functools.partial(_own_model, result, objective) if personal else lambda _: result.model
-    if personal:
-        for client in clients.ids:
-            _refuse_stranger(result, client)
-        held = work.changed(own=lambda sent: first, model=lambda sent, own: own)
-        work = measuring(objective, of=held)
+    work, state, make = judging(result, clients, objective, personal)
     found: dict[ClientId, ClientResult] = {}
     with contextlib.closing(opener(Setting(clients, 0))) as engine:
         for begin in range(0, len(clients) if clients.has_tests else 0, _AT_ONCE):
             some = clients.ids[begin : begin + _AT_ONCE]
-            own = {client: _tree_of(make(client), first) for client in some} if personal else {}
+            own = {client: tree_of(make(client), state) for client in some} if personal else {}
             found |= on_clients(work, state, engine, some, result.rounds, own)
     return {
         client: replace(one, make=functools.partial(make, client)) for client, one in found.items()
     }
-
-
-def _refuse_stranger(result: Result, client: ClientId) -> None:
-    """Refuse a client of whom it is not known with what model he stands there."""
-    if client in result.clients or (result.program and client in result.program.clients):
-        return
-    why = "took no part in this run" if result.program else "is not known to the run in this folder"
-    raise SettingsError(
-        f"Client {client!r} {why}, so it has no model of its own there. Pass the clients of the "
-        "run, or judge the global model (personal=False)."
-    )
-
-
-def _own_model(result: Result, objective: Any, client: ClientId) -> nn.Module:
-    """Return a client's own model, or the one that it would begin with."""
-    if client in result.clients or result.program is None:
-        return result.clients[client].model
-    start = model_of_client(result.program.algorithm.works[0], result.state, {}, client)
-    module: nn.Module = objective.module(start)
-    return module
-
-
-def _tree_of(module: nn.Module, like: Tree) -> Tree:
-    """Return a module's leaves as {"params", "buffers", "counts"}."""
-    weights = module.state_dict()
-    return {part: {name: weights[name] for name in leaves} for part, leaves in like.items()}
 
 
 def _program_of(result: Result) -> Program:

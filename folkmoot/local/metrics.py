@@ -28,6 +28,8 @@ class Metric(NamedTuple):
     """k."""
     whole: bool = False
     """Whether `measure` must see all of a client's rows at once."""
+    most: float | None = None
+    """The largest value, of a metric that has one and is at least 0; private means need it."""
 
 
 def ratio(sums: Tensor) -> float:
@@ -54,7 +56,7 @@ def _right(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def accuracy() -> Metric:
     """Share of right labels; a single output is a logit of class 1."""
-    return mean_of("accuracy", _right)
+    return mean_of("accuracy", _right)._replace(most=1.0)
 
 
 def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ def f1(positive: int = 1) -> Metric:
         found = 2 * right + false_alarm + missed
         return 2 * right / found if found else float("nan")
 
-    return Metric("f1", measure, finish, size=3)
+    return Metric("f1", measure, finish, size=3, most=1.0)
 
 
 def whole(name: str, function: Callable[[Any, Any], float], better: str = "higher") -> Metric:

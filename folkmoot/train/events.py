@@ -14,7 +14,8 @@ class Event(NamedTuple):
     rounds: int
     """Rounds asked for."""
     row: dict[str, Any]
-    """The round's row of the history; settings at the start; the last row at the end."""
+    """The round's row of the history, in a private run with "epsilon_bound", a quick upper bound on
+    what is spent; settings at the start; the last row at the end."""
 
 
 Callback = Callable[[Event], None]

@@ -14,6 +14,7 @@ from folkmoot.core.aggregator import State
 from folkmoot.core.codec import Bounds
 from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
+from folkmoot.privacy.accountants import epsilon_bound
 from folkmoot.privacy.events import Charge
 from folkmoot.privacy.ledger import Ledger
 from folkmoot.train.folders import write_atomically
@@ -83,6 +84,14 @@ class Guard(NamedTuple):
     def charges(self) -> list[Charge]:
         """Return what this run has paid for."""
         return list(self.ledgers[0].charges)
+
+    def meter(self) -> float:
+        """Return a quick upper bound on the epsilon that this run has paid for, for a display.
+
+        It is by Rényi divergences, or the budget, over which the ledger grants nothing.
+        """
+        own = self.ledgers[0]
+        return min(epsilon_bound(own.charges, own.delta or 0.0), own.budget or math.inf)
 
     def close(self) -> None:
         """Close the run's own ledger; a data set's belongs to whoever has opened it."""

@@ -69,7 +69,8 @@ def bar() -> Iterator[Callback]:
                     display.console.print(promised, highlight=False)
             display.update(task, completed=event.round)
             if event.row.get("evaluated"):
-                display.update(task, metrics=metrics_of(event.row))
+                shown_now = [metrics_of(event.row), meter_of(event.row)]
+                display.update(task, metrics="  ".join(filter(None, shown_now)))
 
         yield listen
 
@@ -106,7 +107,7 @@ def cell() -> Iterator[Callback]:
         if event.kind == "start":
             first = event.round
         if event.row.get("evaluated"):
-            metrics = metrics_of(event.row)
+            metrics = "  ".join(filter(None, [metrics_of(event.row), meter_of(event.row)]))
         is_due = event.kind == "end" or now() - written > _CELL_S
         if not is_due or event.round == first:
             return
@@ -177,10 +178,16 @@ def promise_of(row: dict[str, Any]) -> str | None:
     )
 
 
+def meter_of(row: dict[str, Any]) -> str:
+    """Return how much of a budget has gone, at most; the result says how much it was."""
+    return f"epsilon <= {row['epsilon_bound']:.3g}" if "epsilon_bound" in row else ""
+
+
 def line_of(event: Event) -> str:
     """Return a round as one line: number, metrics, who answered, seconds."""
     row = event.row
     found = [f"round {event.round}/{event.rounds}", metrics_of(row) if row["evaluated"] else ""]
+    found.append(meter_of(row))
     found.append(f"{row['answered']} of {row['asked']} clients")
     found.append(f"{row['train_s']:.2f} s")
     if row["skipped"]:

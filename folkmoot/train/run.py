@@ -254,7 +254,9 @@ def _all_rounds(
     tell("start", settings)
     while not is_over(program, standing):
         standing = advance(program, standing, engine, guard)
-        tell("round", standing.history[-1])
+        # A bound of microseconds, to look at; the result has the epsilon that is spent.
+        meter = {"epsilon_bound": guard.meter()} if guard else {}
+        tell("round", standing.history[-1] | meter)
     refuse_nothing_learnt(standing.history)
     if not standing.judged:
         # A run that was over when it was resumed has not judged its model.
