@@ -6,7 +6,7 @@ FolkmootError
 ├── DataError (ValueError)          a client's data cannot be used                 exit code 2
 ├── ClientError                     one client's work failed: bad model, loss, update   exit code 3
 ├── RoundError                      a round has no usable answer                   exit code 4
-│   ├── QuorumError                 too few clients answered
+│   ├── QuorumError, SecureError    too few clients answered; one broke a secure sum's rule
 │   ├── BudgetError                 a release would overspend its privacy budget
 │   └── DivergenceError             no client's update is finite
 └── InfrastructureError             the machine failed, not the program            exit code 5
@@ -54,6 +54,10 @@ class QuorumError(RoundError):
     """Fewer clients answered than the round needs."""
 
 
+class SecureError(RoundError):
+    """A party broke a rule of secure aggregation; who noticed shows nothing more in this round."""
+
+
 class BudgetError(RoundError):
     """A release would cost more privacy than is left; nobody has been asked for it."""
 
@@ -75,8 +79,7 @@ class CheckpointError(InfrastructureError):
 def did_you_mean(word: str, known: Iterable[str], *, listed: bool = True) -> str:
     """Return " Did you mean 'x'?" for a near miss, else what is known, sorted, if `listed`."""
     near = difflib.get_close_matches(word, names := sorted(known), n=1, cutoff=0.6)
-    otherwise = f" Known: {', '.join(names)}." if listed else ""
-    return f" Did you mean {near[0]!r}?" if near else otherwise
+    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}." * listed
 
 
 def positive(**values: float) -> None:

@@ -1,0 +1,80 @@
+"""Known answers of what the library does for us, and refusals of what it must not accept."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from folkmoot.secagg import primitives
+
+FILE = Path(__file__).parents[1] / "vectors/secagg_primitives.json"
+KNOWN = json.loads(FILE.read_text("utf-8"))["x25519"]
+FIELD = 2**255 - 19
+ORDER_8 = 325606250916557431795983626356110631294008115727848805560023387167927233504
+ORDER_8_TOO = 39382357235489614581723060781553021112529911719440698176882885853963445705823
+
+
+def key(name):
+    return primitives.X25519PrivateKey.from_private_bytes(bytes.fromhex(KNOWN[name]))
+
+
+def test_two_keys_agree_on_the_known_secret():
+    a, b = key("sk_a"), key("sk_b")
+
+    assert primitives.public(a).hex() == KNOWN["pk_a"]
+    assert primitives.public(b).hex() == KNOWN["pk_b"]
+    shared = bytes.fromhex(KNOWN["shared"])
+    assert primitives.agree(a, primitives.public(b)) == shared
+    assert primitives.agree(b, primitives.public(a)) == shared
+
+
+def test_derived_bytes_are_the_known_ones():
+    shared = bytes.fromhex(KNOWN["shared"])
+
+    assert primitives.derive(shared, b"mask").hex() == KNOWN["hkdf_sha256_len32_nosalt_info_mask"]
+
+
+@pytest.mark.parametrize("u", [0, 1, FIELD - 1, FIELD, FIELD + 1, ORDER_8, ORDER_8_TOO])
+@pytest.mark.parametrize("highest_bit", [0, 1])
+def test_a_point_of_low_order_is_noticed_and_agrees_with_nobody(u, highest_bit):
+    point = (u | highest_bit << 255).to_bytes(32, "little")
+
+    assert primitives.low_order(point)
+    assert primitives.agree(primitives.exchange_key(), point) is None
+
+
+def test_fresh_public_keys_are_of_no_low_order():
+    assert not any(
+        primitives.low_order(primitives.public(primitives.exchange_key())) for _ in range(50)
+    )
+
+
+def test_a_sealed_text_opens_only_as_it_was_bound():
+    k, nonce = bytes(32), bytes(12)
+    sealed = primitives.seal(k, nonce, b"text", b"bound")
+
+    assert primitives.unseal(k, nonce, sealed, b"bound") == b"text"
+    assert primitives.unseal(k, nonce, sealed, b"bounds") is None
+    assert primitives.unseal(k, nonce, sealed[:-1], b"bound") is None
+    assert primitives.unseal(b"\1" + k[1:], nonce, sealed, b"bound") is None
+
+
+def test_a_signature_holds_for_its_text_and_its_key_alone():
+    mine, other = primitives.signing_key(), primitives.signing_key()
+    signature = primitives.sign(mine, b"text")
+
+    assert primitives.signed(primitives.public(mine), signature, b"text")
+    assert not primitives.signed(primitives.public(mine), signature, b"texts")
+    assert not primitives.signed(primitives.public(other), signature, b"text")
+    assert not primitives.signed(b"no key", signature, b"text")
+
+
+def test_without_the_library_one_sentence_says_what_to_install():
+    program = "import sys; sys.modules['cryptography'] = None; import folkmoot.secagg.primitives"
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "SettingsError: Secure aggregation needs the library cryptography" in ran.stderr
+    assert "pip install 'folkmoot[secure]'" in ran.stderr
