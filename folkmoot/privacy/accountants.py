@@ -20,6 +20,7 @@ from folkmoot.privacy.events import (
     FixedSizeGaussian,
     Gaussian,
     Laplace,
+    LocalGaussian,
     PoissonGaussian,
     Pure,
     adjacency,
@@ -85,11 +86,10 @@ def delta_of(charges: Iterable[Charge], epsilon: float) -> float:
         found += [gaussian_delta(shift, epsilon)]
     if _all(merged, Laplace, Pure) and _sum_of_pure(merged) <= epsilon:
         return 0.0
-    if _replaces(merged):
-        found += [delta_by_divergences(merged, epsilon)]
-    elif not _all(merged, Gaussian):
-        found += [delta_by_losses(merged, epsilon)]
-    return min(found)
+    if _all(merged, Gaussian, LocalGaussian):
+        return min(found)
+    by_any = delta_by_divergences if _replaces(merged) else delta_by_losses
+    return min(*found, by_any(merged, epsilon))
 
 
 def epsilon_curve(
@@ -126,6 +126,8 @@ def epsilon_guess(charges: Iterable[Charge], delta: float) -> float:
                 shift = spent
             case FixedSizeGaussian(noise, cohort, population):
                 shift = 2 * _by_lot(noise / 2, cohort / population)
+            case LocalGaussian(noise):
+                shift = _by_lot(noise / 2, 1.0)
             case PoissonGaussian(noise, rate) | CappedPoissonGaussian(noise, rate):
                 shift = _by_lot(noise, rate)
             case _:
@@ -178,7 +180,7 @@ def _epsilon(charges: tuple[Charge, ...], delta: float) -> float:
         least = gaussian_epsilon(shift, delta)
     elif _all(charges, Laplace, Pure):
         least = _sum_of_pure(charges)
-    if _all(charges, Gaussian):
+    if _all(charges, Gaussian, LocalGaussian):
         return least
     if _replaces(charges):
         return min(least, epsilon_by_divergences(charges, delta))
@@ -229,7 +231,7 @@ def _shift_without_lot(charges: Sequence[Charge]) -> float | None:
     for event, times in charges:
         if isinstance(event, Laplace | Pure):
             return None
-        # One who joins a full cohort takes another's place.
-        twice = isinstance(event, FixedSizeGaussian | CappedPoissonGaussian)
+        # One who joins a full cohort takes another's place; alone, one's own is replaced.
+        twice = isinstance(event, FixedSizeGaussian | CappedPoissonGaussian | LocalGaussian)
         shifts.append(math.sqrt(times) * (2 if twice else 1) / event.noise_multiplier)
     return math.hypot(*shifts)

@@ -19,6 +19,7 @@ from folkmoot.privacy.events import (
     FixedSizeGaussian,
     Gaussian,
     Laplace,
+    LocalGaussian,
     PoissonGaussian,
     Pure,
 )
@@ -81,6 +82,9 @@ def _divergences(event: Event) -> np.ndarray:
             inner = dp.GaussianDpEvent(min(noise, _MUCH) / 2)
             drawn = dp.SampledWithoutReplacementDpEvent(population, cohort, inner)
             return _by_library(drawn, replace=True)
+        case LocalGaussian(noise):
+            # What one client sends is up to twice the norm from what it might have sent.
+            return ORDERS * 2 / noise**2
         case Laplace(noise):
             return _by_library(dp.LaplaceDpEvent(noise))
         case Pure(epsilon):

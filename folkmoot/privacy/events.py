@@ -78,6 +78,20 @@ class FixedSizeGaussian:
 
 
 @dataclass(frozen=True)
+class LocalGaussian:
+    """Gaussian noise that each client adds to what it sends, with nobody beside it in a sum.
+
+    Neighbours differ in one client's data, so what it sends moves by up to twice the largest norm.
+    """
+
+    noise_multiplier: float
+    """Standard deviation of one client's own noise over the largest L2 norm of what it sends."""
+
+    def __post_init__(self) -> None:
+        not_negative(noise_multiplier=self.noise_multiplier)
+
+
+@dataclass(frozen=True)
 class Laplace:
     """Laplace noise on a sum in which anyone may take part."""
 
@@ -98,7 +112,15 @@ class Pure:
         positive(epsilon=self.epsilon)
 
 
-Event = Gaussian | PoissonGaussian | CappedPoissonGaussian | FixedSizeGaussian | Laplace | Pure
+Event = (
+    Gaussian
+    | PoissonGaussian
+    | CappedPoissonGaussian
+    | FixedSizeGaussian
+    | LocalGaussian
+    | Laplace
+    | Pure
+)
 Charge = tuple[Event, int]
 """An event, and how often it happened."""
 
@@ -108,7 +130,7 @@ _KINDS: dict[str, Any] = {kind.__name__: kind for kind in Event.__args__}
 
 def adjacency(event: Event) -> str:
     """Return what neighbouring data sets of an event differ in."""
-    return REPLACE if isinstance(event, FixedSizeGaussian) else ADD_OR_REMOVE
+    return REPLACE if isinstance(event, FixedSizeGaussian | LocalGaussian) else ADD_OR_REMOVE
 
 
 def is_open(event: Event) -> bool:

@@ -21,6 +21,7 @@ from folkmoot.privacy.events import (
     FixedSizeGaussian,
     Gaussian,
     Laplace,
+    LocalGaussian,
     PoissonGaussian,
     Pure,
 )
@@ -149,6 +150,27 @@ def test_a_fixed_cohort_of_everyone_is_gaussian_noise_of_twice_the_norm():
     assert found == gaussian_epsilon(2 * math.sqrt(4) / 3.0, 1e-5)
 
 
+def test_noise_at_the_clients_is_gaussian_noise_beside_twice_the_norm():
+    local, central = [(LocalGaussian(8.0), 3)], [(Gaussian(4.0), 3)]
+
+    # Three releases of which each moves by 2 beside a deviation of 8: one of sqrt(3) / 4.
+    exact = gaussian_epsilon(math.sqrt(3) / 4, 1e-5)
+    assert epsilon(local, 1e-5) == pytest.approx(exact)
+    assert epsilon_bound(local, 1e-5) == pytest.approx(epsilon_bound(central, 1e-5))
+    assert delta_of(local, exact) == pytest.approx(1e-5)
+
+
+def test_noise_at_the_clients_adds_up_with_cohorts_of_fixed_size_alone():
+    local, drawn = (LocalGaussian(8.0), 3), (FixedSizeGaussian(3.0, 50, 50), 4)
+
+    found = epsilon([local, drawn], 1e-5)
+
+    shift = math.hypot(math.sqrt(3) * 2 / 8, math.sqrt(4) * 2 / 3)
+    assert found == pytest.approx(gaussian_epsilon(shift, 1e-5))
+    with pytest.raises(SettingsError, match="no common epsilon"):
+        epsilon([local, (Gaussian(4.0), 1)], 1e-5)
+
+
 def test_a_cap_that_is_never_reached_costs_nothing():
     capped = epsilon([(CappedPoissonGaussian(2.0, 0.1, 1000, 1000), 50)], 1e-5)
     high = epsilon([(CappedPoissonGaussian(2.0, 0.1, 1000, 220), 50)], 1e-5)
@@ -260,7 +282,13 @@ def test_divergences_that_rounding_made_negative_are_no_perfect_privacy():
 def test_nothing_happened_and_nothing_hidden_are_the_ends_of_the_scale():
     assert epsilon([], 1e-5) == epsilon_bound([], 1e-5) == 0
     assert epsilon([(Gaussian(1.0), 0)], 1e-5) == 0
-    for event in (Gaussian(0), PoissonGaussian(0, 0.1), FixedSizeGaussian(0, 1, 9), Laplace(0)):
+    for event in (
+        Gaussian(0),
+        LocalGaussian(0),
+        PoissonGaussian(0, 0.1),
+        FixedSizeGaussian(0, 1, 9),
+        Laplace(0),
+    ):
         assert epsilon([(event, 1)], 1e-5) == epsilon_bound([(event, 1)], 1e-5) == math.inf
         assert delta_of([(event, 1)], 3.0) == 1
     assert epsilon([(PoissonGaussian(1e-200, 0.1), 1)], 1e-5) == math.inf

@@ -12,6 +12,7 @@ from folkmoot.privacy.events import (
     FixedSizeGaussian,
     Gaussian,
     Laplace,
+    LocalGaussian,
     PoissonGaussian,
     Pure,
     adjacency,
@@ -25,6 +26,7 @@ EVENTS = (
     PoissonGaussian(0.5, 0.01),
     CappedPoissonGaussian(1.0, 0.1, 1000, 120),
     FixedSizeGaussian(2.0, 10, 100),
+    LocalGaussian(4.0),
     Laplace(3.0),
     Pure(0.25),
 )
@@ -48,15 +50,16 @@ def test_numbers_of_numpy_are_written_as_plain_ones():
     }
 
 
-def test_only_a_cohort_of_fixed_size_has_replaced_neighbours():
+def test_only_a_cohort_of_fixed_size_and_noise_at_the_clients_have_replaced_neighbours():
     kinds = {type(event).__name__ for event in EVENTS if adjacency(event) == "replace-one"}
 
-    assert kinds == {"FixedSizeGaussian"}
+    assert kinds == {"FixedSizeGaussian", "LocalGaussian"}
     assert {adjacency(event) for event in EVENTS} == {"replace-one", "add-or-remove-one"}
 
 
 def test_no_noise_is_legal_and_open():
     assert is_open(Gaussian(0)) and is_open(PoissonGaussian(0.0, 0.1)) and is_open(Laplace(0))
+    assert is_open(LocalGaussian(0))
     assert not any(is_open(event) for event in EVENTS)
 
 
@@ -71,6 +74,7 @@ def test_a_rate_of_1_is_legal():
         (lambda: Gaussian(-1), "noise_multiplier must be a finite number of at least 0, but is -1"),
         (lambda: Gaussian(math.nan), "noise_multiplier .* but is nan"),
         (lambda: Gaussian(math.inf), "noise_multiplier .* but is inf"),
+        (lambda: LocalGaussian(-2), "noise_multiplier .* but is -2"),
         (lambda: Laplace(-0.1), "noise_multiplier .* but is -0.1"),
         (lambda: PoissonGaussian(1, 0), "rate must be above 0 and at most 1, but is 0"),
         (lambda: PoissonGaussian(1, 1.01), "rate .* but is 1.01"),
