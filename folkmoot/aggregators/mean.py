@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.aggregators.faults import misfit, not_finite
+from folkmoot.aggregators.within import within
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregator, State, Sum, Update
@@ -74,7 +75,7 @@ def _bounded(
     """
 
     def build(before: tuple[Codec, ...], after: tuple[Codec, ...], divisor: float) -> Aggregator:
-        stages = (*before, *own, *after)
+        stages = (*before, *map(within, own), *after)
         rule = _linear(
             "uniform_mean",
             stages,

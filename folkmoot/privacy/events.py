@@ -125,6 +125,9 @@ Charge = tuple[Event, int]
 """An event, and how often it happened."""
 
 ADD_OR_REMOVE, REPLACE = "add-or-remove-one", "replace-one"
+ZERO_OUT = "zero-out-one"
+"""One's data are blank on one side, and who is asked stays the same: what holds of noise on a sum
+whatever lot draws the cohort. An event that hides adding or removing one hides this too."""
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in Event.__args__}
 
 

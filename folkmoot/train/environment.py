@@ -17,6 +17,9 @@ from folkmoot.core.algorithm import Algorithm
 from folkmoot.data import ClientData
 from folkmoot.data.digest import digest_of
 
+FINGERPRINT = "data_fingerprint"
+"""Where a run's settings have the digest of all that its clients hold."""
+
 
 def program_facts(
     algorithm: Algorithm,
@@ -40,7 +43,7 @@ def program_facts(
         "initial_model": digest_of(params),
         "frozen_model": digest_of(_frozen(algorithm.objective)),
         "data": clients.name,
-        "data_fingerprint": clients.fingerprint(),
+        FINGERPRINT: clients.fingerprint(),
         "population": len(clients),
         "sampling": sampling,
         "expected_cohort": expected,

@@ -140,6 +140,8 @@ def assumptions(plan: Private) -> tuple[str, ...]:
         "Released: the models. The history's counts, seconds and bytes are not: they tell who "
         "answered."
     )
+    if any(work.model is not None for work in plan.algorithm.works):
+        found.append("Not private: each client's own model, which is for that client alone.")
     if dp.client_tests:
         found.append("Not private, as declared: metrics on clients' own tests.")
     if dp.population is not None:

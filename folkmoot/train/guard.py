@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State
+from folkmoot.core.algorithm import Task
 from folkmoot.core.codec import Bounds
 from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
@@ -38,8 +39,9 @@ class Guard(NamedTuple):
     identity: Identity
     ledgers: tuple[Ledger, ...]
     """The run's own, and the data set's where there is one."""
-    price: Callable[[int, float], Charge]
-    """From an exchange and the noise that its chain states to an event, and how often it is."""
+    price: Callable[[int, Task, float], Charge]
+    """From an exchange, what it asks and the noise that its chain states to an event, and how often
+    it is."""
     key: Callable[[int, int], tuple[Any, ...]]
     """From round and exchange to what is paid for at once: correlated noise covers many rounds."""
     exchanges: int
@@ -47,6 +49,8 @@ class Guard(NamedTuple):
     releases: Releases
     loudness: Callable[[State], float] | None = None
     """From an exchange's state to the L2 norm of its mean's noise, on average."""
+    counts_rounds: bool = False
+    """Whether the noise counts the exchanges, so that each round must ask for all of them."""
 
     def noise_to_signal(self, state: State, released: Tree) -> float | None:
         """Return the noise of a mean over what stands out of it, as the release alone shows it.
@@ -63,7 +67,7 @@ class Guard(NamedTuple):
         noise, whole = self.loudness(state), float(trees.norm(released))
         return noise / math.sqrt(whole**2 - noise**2) if whole > noise else None
 
-    def charge(self, round: int, exchange: int, bounds: Bounds) -> None:
+    def charge(self, round: int, exchange: int, task: Task, bounds: Bounds) -> None:
         """Pay for an exchange before anyone is asked.
 
         Raises:
@@ -76,10 +80,24 @@ class Guard(NamedTuple):
                 f"{self.exchanges}, for which the noise was made, so this one is not paid for. "
                 "Under privacy= an algorithm must ask as often in every round."
             )
-        event, times = self.price(exchange, bounds.noise)
+        event, times = self.price(exchange, task, bounds.noise)
         key = (self.identity.run, *self.key(round, exchange))
         for ledger in self.ledgers:
             ledger.charge(event, key=key, times=times)
+
+    def end(self, round: int, exchanges: int) -> None:
+        """Look at a round that has ended, with how many exchanges it had.
+
+        Raises:
+            SettingsError: If correlated noise was not drawn where its matrix has it.
+        """
+        if self.counts_rounds and exchanges < self.exchanges:
+            raise SettingsError(
+                f"Round {round} asked for {exchanges} of the first round's {self.exchanges} "
+                "exchanges, but correlated noise counts them: clients would take part in one tree, "
+                "or band, more often than is paid for. Leave mechanism= out, or ask as often in "
+                "every round."
+            )
 
     def charges(self) -> list[Charge]:
         """Return what this run has paid for."""
@@ -98,22 +116,46 @@ class Guard(NamedTuple):
         self.ledgers[0].close()
 
 
-def guarded(plan: Any, folder: Path | None, resume: bool) -> Guard:
+def guarded(plan: Any, folder: Path | None, resume: bool, done: int = 0) -> Guard:
     """Open the guard of a private run, in the folder of its checkpoints.
 
     Args:
         plan: A `Private`.
         folder: Of the checkpoints; None for nowhere.
         resume: Whether a stored run is gone on with.
+        done: Rounds that the stored run has done.
+
+    Raises:
+        CheckpointError: If what a stored run has paid is not there: it would be counted as nothing.
     """
+    if folder is not None:
+        # What lies there undoes the privacy: noise of the past, the lot's seed, clients' states.
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
     identity = identity_in(folder, resume, plan.dp.simulation)
     path = None if folder is None else folder / f"ledger-{identity.run}.jsonl"
     own = Ledger(path, unit=plan.dp.unit, epsilon=plan.dp.epsilon, delta=plan.dp.delta)
     releases = Releases(folder)
     if not resume:
         releases.forget()
+    if (done or releases.any()) and not own.charges:
+        own.close()
+        raise CheckpointError(
+            f"{folder} holds {done} rounds of a private run, but not what they have cost: "
+            f"{_IDENTITY} or {path and path.name} is missing or empty. Restore them, or begin a "
+            "new run in another folder; what these rounds cost is spent."
+        )
     ledgers = (own,) if plan.dp.ledger is None else (own, plan.dp.ledger)
-    guard = Guard(identity, ledgers, plan.price, plan.key, plan.exchanges, releases, plan.loudness)
+    guard = Guard(
+        identity,
+        ledgers,
+        plan.price,
+        plan.key,
+        plan.exchanges,
+        releases,
+        plan.loudness,
+        counts_rounds=plan.dp.mechanism is not None,
+    )
     paid = Counter(dict(guard.charges()))
     left = [(event, times - paid[event]) for event, times in plan.charges if times > paid[event]]
     for ledger in ledgers:

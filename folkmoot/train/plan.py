@@ -26,8 +26,9 @@ class Private(NamedTuple):
     noise_multiplier: float
     charges: list[Charge]
     """What the whole run costs."""
-    price: Callable[[int, float], Charge]
-    """From an exchange and the noise that its chain states to an event, and how often it is."""
+    price: Callable[[int, Task, float], Charge]
+    """From an exchange, what it asks and the noise that its chain states to an event, and how often
+    it is."""
     key: Callable[[int, int], tuple[Any, ...]]
     """From round and exchange to what is paid for at once."""
     exchanges: int

@@ -18,25 +18,28 @@ from folkmoot.codecs.clip import clip
 from folkmoot.codecs.correlated import banded_noise, tree_noise
 from folkmoot.codecs.local_noise import local_gaussian
 from folkmoot.codecs.noise import gaussian
-from folkmoot.core.aggregator import State
-from folkmoot.core.algorithm import Algorithm
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import State, Update
+from folkmoot.core.algorithm import Algorithm, LocalWork, Seen, Task
 from folkmoot.core.codec import Codec
 from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
 from folkmoot.privacy.calibrate import refuse_delta
 from folkmoot.privacy.dp import DP, Banded
 from folkmoot.privacy.dp import Tree as NoiseTree
 from folkmoot.privacy.events import (
-    REPLACE,
+    ZERO_OUT,
     Charge,
     Event,
     Gaussian,
+    LocalGaussian,
     PoissonGaussian,
     adjacency,
 )
 from folkmoot.privacy.matrix import optimal_bands, participations, sensitivity, tree_height
 from folkmoot.train.plan import Private, asked_in_a_round, solved
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, poisson, separated, uniform
-from folkmoot.train.shielded import private_mean, shielded
+from folkmoot.train.shielded import private_mean, shielded, with_works
 
 
 def of_clients(
@@ -76,6 +79,9 @@ def of_clients(
     before = dp.clip if isinstance(dp.clip, Codec) else clip(dp.clip)
     after = _noise(dp, noise, scale, rounds)
     rule = functools.partial(private_mean, algorithm.name, before, after, expected)
+    if dp.trust == "local":
+        # That a client has no usable update is said by nobody but its noise.
+        algorithm = with_works(algorithm, _finite)
     return Private(
         dp=dp,
         algorithm=shielded(algorithm, rule),
@@ -86,7 +92,7 @@ def of_clients(
         key=key,
         exchanges=len(sizes),
         lot=_lot(dp, drawn, stated, asked),
-        adjacency=REPLACE if dp.trust == "local" else adjacency(event(noise)),
+        adjacency=_neighbours(dp, drawn, event(noise)),
         population=stated,
         cohort=asked,
         expected=expected,
@@ -134,13 +140,35 @@ def _lot(dp: DP, sampling: Sampling, population: int, cohort: float) -> str:
     return f"{sampling.name}, {of}{'' if claimed else '; no amplification is claimed'}"
 
 
+def _finite(work: LocalWork) -> LocalWork:
+    """Return work whose update is 0 where it would hold a NaN or an infinity."""
+
+    def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
+        update, own = work.finish(sent, carry, seen)
+        fine = torch.ones((), dtype=torch.bool)
+        for leaf in trees.leaves(update.value):
+            fine = fine & leaf.isfinite().all()
+        value = trees.map(lambda leaf: torch.where(fine, leaf, 0), update.value)
+        return update._replace(value=value), own
+
+    return work.changed(finish=finish) if work.train else work
+
+
+def _neighbours(dp: DP, sampling: Sampling, event: Event) -> str:
+    """Say what neighbouring federations differ in.
+
+    Who is asked may hang on who there is: then it is one client's data that are there or not.
+    """
+    claimed = sampling.event is not None or dp.population is not None or dp.trust == "local"
+    return adjacency(event) if claimed and dp.mechanism is None else ZERO_OUT
+
+
 def _event(
     dp: DP, sampling: Sampling, population: int, rounds: int | None
 ) -> Callable[[float], Event]:
     """Return what an exchange costs, by its noise."""
     if dp.trust == "local":
-        # Any two updates are up to 2 C apart, and a client's noise stands alone.
-        return lambda noise: Gaussian(noise / 2)
+        return LocalGaussian
     if dp.mechanism is not None:
         sensitivity = _sensitivity(dp.mechanism, sampling.separation, rounds)
         return lambda noise: Gaussian(noise / sensitivity)
@@ -153,7 +181,12 @@ def _event(
 
 
 def _price(
-    event: Callable[[float], Event], planned: float, scale: float, exchange: int, stated: float
+    event: Callable[[float], Event],
+    planned: float,
+    scale: float,
+    exchange: int,
+    task: Task,
+    stated: float,
 ) -> Charge:
     """Return what the noise that a chain states costs; to the last bit what was planned, if so."""
     found = stated / scale

@@ -59,6 +59,10 @@ class Releases:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, wire.to_bytes(decoded._asdict()))
 
+    def any(self) -> bool:
+        """Tell whether something was released that no checkpoint holds."""
+        return self.folder is not None and any(self.folder.glob(_NAMES))
+
     def forget(self, round: int | None = None) -> None:
         """Remove what a checkpoint of this round holds; of None, all that another run has left."""
         for path in self.folder.glob(_NAMES) if self.folder is not None else ():

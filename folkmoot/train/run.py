@@ -17,7 +17,7 @@ from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.checkpoint import store_of
-from folkmoot.train.environment import program_facts
+from folkmoot.train.environment import FINGERPRINT, program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
 from folkmoot.train.folders import checked_folders
@@ -36,7 +36,8 @@ from folkmoot.train.options import (
 )
 from folkmoot.train.preflight import first_client
 from folkmoot.train.private import private
-from folkmoot.train.progress import Progress, shown
+from folkmoot.train.progress import Progress
+from folkmoot.train.progress import shown as display_of
 from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
 from folkmoot.train.standing import (
@@ -201,6 +202,8 @@ def run(
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
     if plan:
         facts["privacy"] = planned(plan)
+    # A digest of what clients hold lets anyone confirm a guess of it: it stays in the checkpoint.
+    shown = facts if plan is None else {k: v for k, v in facts.items() if k != FINGERPRINT}
     program = Program(
         algorithm,
         federation,
@@ -218,13 +221,13 @@ def run(
     opener = engine or auto(algorithm, rounds, workers, exact=exact)
     begun = now()
     standing = begin(program, resume := resume or front.resume)
-    guard = guarded(plan, stored, resume) if plan else None
+    guard = guarded(plan, stored, resume, standing.snapshot.round) if plan else None
     with (
         contextlib.closing(guard) if guard else contextlib.nullcontext(),
         contextlib.closing(opener(setting)) as opened,
-        shown(progress) as display,
+        display_of(progress) as display,
     ):
-        described = {"name": name, **facts, "rounds": rounds, "engine": opened.name}
+        described = {"name": name, **shown, "rounds": rounds, "engine": opened.name}
         settings = described | front.app
         standing = _all_rounds(program, standing, opened, settings, [display, *callbacks], guard)
         if guard:

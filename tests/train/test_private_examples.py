@@ -1,5 +1,6 @@
 """`privacy=fm.DP(unit="example")`: what a client sends hides each of its examples."""
 
+import math
 import warnings
 
 import pytest
@@ -69,13 +70,42 @@ def test_an_algorithm_runs_or_is_refused_before_round_one_with_the_reason(name):
     assert "round" not in begun
 
 
-def test_the_noise_is_made_for_the_smallest_client_and_charged_step_by_step():
+def test_the_noise_is_made_for_the_client_that_costs_most_and_charged_step_by_step():
     result = run(fm.fedavg(work()), clients(20, 40), rounds=3)
 
     # Of 20 examples 5 a step are a quarter, and an epoch is four steps.
     event = PoissonGaussian(1.0, 0.25)
     assert result.privacy.epsilon == fm.privacy.epsilon([(event, 3 * 4)], 1e-3)
-    assert "5 of 20 examples a step at the smallest client" in result.privacy.sampling
+    assert "5 of 20 examples a step at the client with" in result.privacy.sampling
+
+
+@pytest.mark.parametrize("promise", [{"epsilon": 3.0}, {"noise_multiplier": 2.0}], ids=str)
+def test_no_client_spends_more_than_is_stated_whatever_it_holds(promise):
+    sizes = [10, 11, 12, 20, 21, 25, 31, 90, 91]
+    found = run(fm.fedavg(work(batch_size=10)), clients(*sizes), rounds=5, promise=promise).privacy
+
+    # An epoch of n examples is ceil(n / 10) steps at a rate of 10 / n.
+    spent = {
+        rows: fm.privacy.epsilon(
+            [(PoissonGaussian(found.noise_multiplier, 10 / rows), 5 * math.ceil(rows / 10))], 1e-3
+        )
+        for rows in sizes
+    }
+    assert max(spent, key=spent.get) == 11
+    assert found.epsilon == spent[11] > 1.2 * spent[10]
+
+
+def test_a_round_that_asks_for_more_steps_than_the_first_is_refused_before_it_is_paid():
+    plain, works = fm.fedavg(work()), [work(), work(epochs=20)]
+
+    def round(state):
+        sent = {part: state[part] for part in ("params", "buffers", "counts")}
+        asked = works[min(int(state["round"]) - 1, 1)]
+        yield fm.Task(sent, asked, fm.aggregators.uniform_mean())
+        return {**state, "round": state["round"] + 1}
+
+    with pytest.raises(fm.SettingsError, match=r"asks for 80 steps.*first round asked for 4"):
+        run(plain._replace(round=round), clients(20), rounds=3)
 
 
 def test_the_noise_is_solved_and_the_budget_spent():
