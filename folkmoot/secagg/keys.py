@@ -55,7 +55,7 @@ class Keys(Hidden):
 
 def pair_key(
     purpose: bytes, digest: bytes, mine: X25519PrivateKey, ends: dict[int, bytes], peer: int
-) -> bytes | None:
+) -> bytes:
     """Return what two clients derive for one purpose, and both get alike.
 
     Args:
@@ -63,14 +63,12 @@ def pair_key(
         digest: Of the round's terms.
         mine: One end's key.
         ends: Public keys of both, by position.
-        peer: The other end.
+        peer: The other end, whose key is of full order.
 
     Returns:
-        32 bytes; None if the other's public key is a low-order point.
+        32 bytes.
     """
     shared = agree(mine, ends[peer])
-    if shared is None:
-        return None
     (low, low_key), (high, high_key) = sorted(ends.items())
     info = _LABEL + purpose + digest + struct.pack("<II", low, high) + low_key + high_key
     return derive(shared, info)

@@ -72,19 +72,20 @@ def public(key: X25519PrivateKey | Ed25519PrivateKey) -> bytes:
     return found
 
 
-def low_order(key: bytes) -> bool:
-    """Whether all who agree with this public key get the same few secrets, whatever their own."""
+def full_order(key: bytes) -> bool:
+    """Whether this is a public key, and none with which all agree on the same few secrets."""
     # RFC 7748: the highest bit is ignored, and the rest read modulo the field's prime.
     u = int.from_bytes(key, "little") % 2**255 % _FIELD
-    return u in _LOW_ORDER
+    return len(key) == KEY_BYTES and u not in _LOW_ORDER
 
 
-def agree(mine: X25519PrivateKey, theirs: bytes) -> bytes | None:
-    """Return the 32 secret bytes that two keys share; None with a low-order point."""
-    try:
-        found: bytes = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
-    except ValueError:
-        return None
+def agree(mine: X25519PrivateKey, theirs: bytes) -> bytes:
+    """Return the 32 secret bytes that two keys share.
+
+    Raises:
+        ValueError: If the other key is not of full order.
+    """
+    found: bytes = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
     return found
 
 

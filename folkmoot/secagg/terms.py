@@ -9,6 +9,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from folkmoot.core.errors import SettingsError
 from folkmoot.secagg import graph
@@ -23,6 +24,17 @@ SMALLEST_COHORT = 3
 LARGEST_COHORT = 1_000_000
 WIDTHS = (16, 32, 64)
 THREATS = ("honest", "active")
+
+
+class Demands(NamedTuple):
+    """What a client insists on beyond safety by the terms' own numbers."""
+
+    quorum: int = SMALLEST_COHORT
+    """Least number of clients in a sum that it helps to open."""
+    corrupt: float = 0.0
+    """Least share of the cohort that has to be assumed corrupt."""
+    threat: str = "honest"
+    """"active" turns down sums that trust the server to follow the protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +78,7 @@ class Terms:
         named = all(isinstance(client, ClientId) for client in self.clients)
         _sensible(named, "clients", self.clients, "whole numbers or strings")
         _sensible(len(ids) == n, "clients", f"{n - len(ids)} twice", "each of them once")
-        _sensible(self.threat in THREATS, "threat", self.threat, '"honest" or "active"')
-        _sensible(0 <= self.corrupt < 1, "corrupt", self.corrupt, "at least 0 and below 1")
-        _sensible(0 <= self.dropped < 1, "dropped", self.dropped, "at least 0 and below 1")
+        _sensible_assumptions(self.threat, self.corrupt, self.dropped)
         ring = self.degree == n - 1 or (self.degree % 2 == 0 and 0 < self.degree < n)
         _sensible(ring, "degree", self.degree, f"{n - 1}, or even and below that")
         holders = n if self.complete else self.degree
@@ -154,6 +164,7 @@ def terms(
     ids = tuple(range(clients)) if isinstance(clients, int) else tuple(clients)
     n = len(ids)
     _sensible(n >= SMALLEST_COHORT, "clients", n, "3 or more of them")
+    _sensible_assumptions(threat, corrupt, dropped or 0.0)
     if degree is None:
         degree, safe = _degree(n, corrupt, dropped, threat)
         threshold = safe if threshold is None else threshold
@@ -178,29 +189,34 @@ def terms(
         model=model,
         seed=entropy(KEY_BYTES) if seed is None else seed,
     )
-    if fault := weakness(found) or _never_opens(found):
+    if fault := _never_opens(found) or weakness(found):
         raise SettingsError(fault)
     return found
 
 
-def weakness(terms: Terms) -> str | None:
+def weakness(terms: Terms, demands: Demands = Demands()) -> str | None:
     """Return in a sentence why terms are unsafe to take part in; None if they are safe."""
     n, bad = len(terms.clients), graph.part(len(terms.clients), terms.corrupt)
-    if terms.complete:
-        least = graph.complete_threshold(n, terms.corrupt, terms.threat)
-        quorum = max(SMALLEST_COHORT, terms.threshold, bad + 2)
-    else:
+    least, quorum = graph.complete_threshold(n, terms.corrupt, terms.threat), terms.threshold
+    if not terms.complete:
         least = graph.thresholds(n, terms.degree, terms.corrupt, terms.dropped, terms.threat).least
         # The formula for the degree counts on no more dropouts than were stated.
-        quorum = max(SMALLEST_COHORT, bad + 2, n - graph.part(n, terms.dropped))
+        quorum = n - graph.part(n, terms.dropped)
+    # With one honest client in it, a sum would show the colluders that client's vector.
+    quorum = max(quorum, bad + 2, SMALLEST_COHORT, demands.quorum)
+    if terms.corrupt < demands.corrupt or (demands.threat, terms.threat) == ("active", "honest"):
+        return (
+            f"The sum assumes {terms.corrupt:g} of the clients corrupt and a server that is "
+            f"{terms.threat}, but {demands.corrupt:g} and {demands.threat} were demanded. Take "
+            "part in sums that assume no less."
+        )
     if not least:
         return (
             f"{terms.degree} neighbours of {n} clients do not keep the honest ones connected with "
             f"{terms.corrupt:g} corrupt and {terms.dropped:g} dropped. Take a larger degree, or "
             "leave it out to have it computed."
         )
-    least = max(least, graph.SMALLEST_THRESHOLD)
-    if terms.threshold < least:
+    if terms.threshold < (least := max(least, graph.SMALLEST_THRESHOLD)):
         return (
             f"A threshold of {terms.threshold} shares is unsafe for {n} clients of whom {bad} may "
             f"be corrupt, against a server that is {terms.threat}: it has to be at least {least}. "
@@ -210,7 +226,7 @@ def weakness(terms: Terms) -> str | None:
         return (
             f"A quorum of {terms.quorum} clients is unsafe: the sum of {n} clients, of whom {bad} "
             f"may be corrupt, has to be of at least {quorum}. Leave the quorum out to have it "
-            "computed."
+            "computed, or ask more clients."
         )
     return None
 
@@ -240,6 +256,12 @@ def _never_opens(terms: Terms) -> str | None:
             "dropouts."
         )
     return None
+
+
+def _sensible_assumptions(threat: str, corrupt: float, dropped: float) -> None:
+    _sensible(threat in THREATS, "threat", threat, '"honest" or "active"')
+    _sensible(0 <= corrupt < 1, "corrupt", corrupt, "at least 0 and below 1")
+    _sensible(0 <= dropped < 1, "dropped", dropped, "at least 0 and below 1")
 
 
 def _sensible(holds: bool, name: str, found: object, wanted: str) -> None:

@@ -41,14 +41,16 @@ def test_derived_bytes_are_the_known_ones():
 def test_a_point_of_low_order_is_noticed_and_agrees_with_nobody(u, highest_bit):
     point = (u | highest_bit << 255).to_bytes(32, "little")
 
-    assert primitives.low_order(point)
-    assert primitives.agree(primitives.exchange_key(), point) is None
+    assert not primitives.full_order(point)
+    with pytest.raises(ValueError, match="shared key"):
+        primitives.agree(primitives.exchange_key(), point)
 
 
-def test_fresh_public_keys_are_of_no_low_order():
-    assert not any(
-        primitives.low_order(primitives.public(primitives.exchange_key())) for _ in range(50)
-    )
+def test_fresh_public_keys_are_of_full_order():
+    keys = [primitives.public(primitives.exchange_key()) for _ in range(50)]
+
+    assert all(map(primitives.full_order, keys))
+    assert not primitives.full_order(keys[0][:-1])
 
 
 def test_a_sealed_text_opens_only_as_it_was_bound():

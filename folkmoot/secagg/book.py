@@ -1,0 +1,153 @@
+"""What the server notes of a sum: who was asked, who answered, who was lost, what was wrong."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from folkmoot.core.errors import QuorumError, SecureError
+from folkmoot.secagg import graph, messages
+from folkmoot.secagg.checks import Roster
+from folkmoot.secagg.messages import Advert, ClientMessage, ServerMessage
+from folkmoot.secagg.terms import ClientId, Terms
+
+PHASES = ("advertise", "share", "mask", "consistency", "unmask")
+"""In their order; "consistency" is against an active server only."""
+
+Answer = ClientMessage | bytes
+Answers = Mapping[ClientId, Answer] | Iterable[tuple[ClientId, Answer]]
+"""By client; or pairs one at a time, of which none is kept: masked vectors then need no memory."""
+Said = TypeVar("Said", bound=ClientMessage)
+
+
+class Ask(NamedTuple):
+    """What the server wants asked."""
+
+    phase: str
+    """One of `PHASES`."""
+    messages: dict[ClientId, ServerMessage | None]
+    """What each client that is asked is to hear; nothing at first."""
+    least: int
+    """Answers without which the sum fails."""
+
+
+class Opened(NamedTuple):
+    """A secure sum."""
+
+    vectors: tuple[np.ndarray, ...]
+    """(length,) each, uint16, uint32 or uint64: sums modulo 2^bits."""
+    survivors: tuple[ClientId, ...]
+    """Whose vectors are in it."""
+    dropped: dict[ClientId, str]
+    """In which phase the others were lost; who was lost later than "mask" is in the sum."""
+    faults: dict[ClientId, str]
+    """What was wrong with what a client sent, in a sentence."""
+
+
+class Book:
+    """The server's notes; nothing in them is secret."""
+
+    def __init__(self, terms: Terms, roster: Roster) -> None:
+        self.terms, self.roster = terms, roster
+        self.rows = graph.neighbours(len(terms.clients), terms.degree, terms.seed)
+        self.adverts: dict[int, Advert] = {}
+        self.dropped: dict[ClientId, str] = {}
+        self.faults: dict[ClientId, str] = {}
+
+    def ask(self, phase: str, told: Mapping[int, ServerMessage | None]) -> Ask:
+        """Return what clients at some positions are asked."""
+        named = {self.terms.clients[position]: message for position, message in told.items()}
+        late = phase in ("consistency", "unmask")
+        return Ask(phase, named, self.terms.threshold if late else self.terms.quorum)
+
+    def peers(self, position: int, among: Collection[int]) -> list[int]:
+        """Return those of a client's peers, ascending."""
+        return [peer for peer in self.rows[position].tolist() if peer in among]
+
+    def collect(
+        self, asked: Ask, answers: Answers, kind: type[Said], accept: Callable[[int, Said], None]
+    ) -> set[int]:
+        """Take answers as they come.
+
+        Args:
+            asked: What was asked.
+            answers: By client, or pairs.
+            kind: Of message that is due.
+            accept: Told position and message; raises SecureError for one that must not be used.
+
+        Returns:
+            Positions of those whose answer was accepted.
+
+        Raises:
+            QuorumError: If they are too few.
+        """
+        came: set[int] = set()
+        heard: set[ClientId] = set()
+        for name, answer in answers.items() if isinstance(answers, Mapping) else answers:
+            if name not in asked.messages:
+                self.fault(name, asked.phase, "it was not asked.")
+            elif name in heard:
+                self.fault(name, asked.phase, "it answered twice; the first answer counts.")
+            else:
+                heard.add(name)
+                position = self.terms.positions[name]
+                try:
+                    accept(position, self._read(answer, kind))
+                except SecureError as error:
+                    self.fault(name, asked.phase, str(error))
+                else:
+                    came.add(position)
+        everybody = {self.terms.positions[name] for name in asked.messages}
+        self.lose(everybody - came, asked.phase)
+        self.enough(came, asked)
+        return came
+
+    def viable(self, left: set[int], asked: Ask) -> set[int]:
+        """Return who of those left can be unmasked: enough who hold its shares are left as well."""
+        alive = np.zeros(len(self.rows), dtype=bool)
+        alive[list(left)] = True
+        while True:
+            holders = alive[self.rows].sum(axis=1) + self.terms.complete
+            lonely = alive & (holders < self.terms.threshold)
+            if not lonely.any():
+                return self.enough({int(position) for position in np.flatnonzero(alive)}, asked)
+            alive &= ~lonely
+            # Without its shares nobody could take off what it would share with others.
+            alone = {int(position) for position in np.flatnonzero(lonely)}
+            self.lose(alone, asked.phase)
+            for position in alone:
+                self.fault(
+                    self.terms.clients[position], asked.phase, "too few of its peers are left."
+                )
+
+    def enough(self, came: set[int], asked: Ask) -> set[int]:
+        """Return who came, if there are enough."""
+        if len(came) < asked.least:
+            raise self.failure(
+                f'{len(came)} of {len(asked.messages)} answered in the phase "{asked.phase}", of '
+                f"at least {asked.least}."
+            )
+        return came
+
+    def lose(self, positions: Iterable[int], phase: str) -> None:
+        """Note who was lost."""
+        for position in sorted(positions):
+            self.dropped[self.terms.clients[position]] = phase
+
+    def fault(self, name: ClientId, phase: str, reason: str) -> None:
+        """Note what was wrong; of each client the first fault."""
+        self.faults.setdefault(name, f'Client {name!r} in the phase "{phase}": {reason}')
+
+    def failure(self, reason: str) -> QuorumError:
+        """Return the error with which the sum is given up."""
+        faults = "".join(f" {fault}" for fault in list(self.faults.values())[:3])
+        return QuorumError(
+            f"Sum {self.terms.exchange} of round {self.terms.round} is given up, and nothing of it "
+            f"was opened: {reason}{faults} Ask again, with fresh keys, those who stay."
+        )
+
+    def _read(self, answer: Answer, kind: type[Said]) -> Said:
+        message = messages.decode(answer, self.terms) if isinstance(answer, bytes) else answer
+        if not isinstance(message, kind):
+            raise SecureError(f"{kind.__name__} was due, but found {type(message).__name__}.")
+        return message
