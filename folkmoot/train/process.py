@@ -6,14 +6,13 @@ state, metrics = process.next(state, clients)
 """
 
 import contextlib
-import itertools
 from typing import Any
 
 from torch import nn
 
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import ClientId, Cohort, Opener, Setting
-from folkmoot.core.errors import SettingsError
+from folkmoot.core.errors import BudgetError, SettingsError
 from folkmoot.core.fold import ascending
 from folkmoot.core.tree import Tree
 from folkmoot.data import as_clients, as_examples
@@ -21,6 +20,7 @@ from folkmoot.engines import sequential
 from folkmoot.local.evaluate import evaluate
 from folkmoot.privacy.dp import DP
 from folkmoot.train.evaluation import model_of_client, on_held_out, shards
+from folkmoot.train.guarantee import Guarantee, guarantee_of, planned, spent
 from folkmoot.train.guard import Guard, guarded
 from folkmoot.train.loop import Snapshot, first_snapshot, run_round
 from folkmoot.train.options import (
@@ -29,6 +29,7 @@ from folkmoot.train.options import (
     refuse_numbers,
     refuse_seed,
 )
+from folkmoot.train.plan import Private
 from folkmoot.train.preflight import first_client
 from folkmoot.train.private import private
 from folkmoot.train.sampling import Sampling
@@ -38,14 +39,20 @@ class Process:
     """An algorithm as two verbs; it holds no state of its own, so any state may be gone on from."""
 
     def __init__(
-        self, algorithm: Algorithm, seed: int, engine: Opener, guard: Guard | None = None
+        self,
+        algorithm: Algorithm,
+        seed: int,
+        engine: Opener,
+        plan: Private | None = None,
+        rounds: int | None = None,
     ) -> None:
         self.algorithm = algorithm
         self.seed = seed
-        self.guard = guard
-        """What private rounds pay through; its ledger is the one thing that a process keeps."""
+        self.guard = None if plan is None else guarded(plan, None, resume=False)
+        """What private rounds pay through; its ledger is what a process keeps, beside counts."""
         self._engine = engine
-        self._calls = itertools.count()
+        self._plan, self._rounds = plan, rounds
+        self._calls = self._released = 0
 
     def initialize(self) -> Snapshot:
         """Return the state before any round."""
@@ -64,12 +71,19 @@ class Process:
             and why, seconds of client work, bytes.
 
         Raises:
-            BudgetError: If the round would overspend; nobody has been asked then.
+            BudgetError: If the round would overspend, or is one more than a private process is for;
+                nobody has been asked then.
         """
         if not isinstance(state, Snapshot):
             raise SettingsError(
                 "next() needs the state that initialize() or the last next() returned, but was "
                 f"given a {type(state).__name__}."
+            )
+        if self.guard is not None and self._calls == self._rounds:
+            raise BudgetError(
+                f"This process is for {self._rounds} private rounds, which have been run (a round "
+                "that is run again counts again), so nobody was asked. Build a process for more: "
+                f"fm.process(..., rounds={self._rounds + 1})."
             )
         federation = as_clients(clients)
         setting = Setting(federation, self.seed)
@@ -80,14 +94,24 @@ class Process:
             following, report = run_round(
                 self.algorithm, state, engine, cohort, self.seed, self._guard()
             )
+        self._released += 1
         return following, report._asdict()
 
     def _guard(self) -> Guard | None:
         """Return a guard that charges this call: a round that is run twice is released twice."""
-        call = next(self._calls)
         if self.guard is None:
             return None
+        call = self._calls
+        self._calls += 1
         return self.guard._replace(key=lambda round, exchange: (call, exchange))
+
+    @property
+    def privacy(self) -> Guarantee | None:
+        """What the rounds so far have spent, and what it rests on; None where none is private."""
+        if self._plan is None or self.guard is None:
+            return None
+        facts = spent(planned(self._plan), self.guard, self._released)
+        return guarantee_of({"privacy": facts})
 
     def evaluate(
         self, state: Snapshot, examples: Any, client: ClientId | None = None
@@ -145,7 +169,8 @@ def process(
         algorithm: What is done, such as `fedavg(work)`.
         privacy: A budget of differential privacy. How you choose clients is not known here, so no
             amplification is claimed: each round costs what it would if it asked everyone.
-        rounds: Rounds that a private process is for; one more is refused.
+        rounds: Rounds that a private process is for, those that are run again among them; one more
+            is refused. None is for any number, where the noise is given.
         cohort: Clients that a private round asks on average, by which its sums are divided.
         seed: The one seed.
         engine: Where clients run; None is one after another, in this process.
@@ -171,4 +196,4 @@ def process(
         )
     by_hand = Sampling("by hand", lambda clients, round, rng: list(clients), lambda _: cohort)
     plan = private(privacy, algorithm, range(cohort), rounds, sampling=by_hand)
-    return Process(plan.algorithm, seed, opener, guarded(plan, None, resume=False))
+    return Process(plan.algorithm, seed, opener, plan, rounds)
