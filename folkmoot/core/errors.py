@@ -85,12 +85,12 @@ def did_you_mean(word: str, known: Iterable[str], *, listed: bool = True) -> str
 def positive(**values: float) -> None:
     """Refuse, by name and value, what is not a finite number above 0."""
     for name, value in values.items():
-        if not isinstance(value, Real) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
             raise SettingsError(f"{name} must be a finite number above 0, but is {value!r}.")
 
 
 def not_negative(**values: float) -> None:
     """Refuse, by name and value, what is not a finite number of at least 0."""
     for name, value in values.items():
-        if not isinstance(value, Real) or not 0 <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
             raise SettingsError(f"{name} must be a finite number of at least 0, but is {value!r}.")

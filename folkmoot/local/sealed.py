@@ -35,7 +35,8 @@ class Sealed(dict[str, Any]):
             raise SettingsError(
                 f"A step asks for more gradients of one batch than the {most} that example-level "
                 "privacy charges for. Use an algorithm that takes one a step, as FedAvg, FedProx "
-                "and SCAFFOLD do, or pay for more: fm.local.dpsgd(work, ..., gradients=2)."
+                "and SCAFFOLD do, or pay for more and leave privacy= out of the run: "
+                f"fm.local.dpsgd(work, ..., gradients={most + 1})."
             )
         self._opened += 1
         return self._rows, self._expected, self._opened

@@ -8,6 +8,7 @@ proved for what is asked; `epsilon_bound` is the quickest.
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 from folkmoot.core.errors import SettingsError
 from folkmoot.privacy.closed_form import gaussian_delta, gaussian_epsilon
@@ -75,7 +76,7 @@ def delta_of(charges: Iterable[Charge], epsilon: float) -> float:
     Raises:
         SettingsError: If neighbours differ from event to event, or epsilon is below 0.
     """
-    if not epsilon >= 0:
+    if not is_number(epsilon) or not epsilon >= 0:
         raise SettingsError(f"epsilon must be at least 0, but is {epsilon!r}.")
     merged = _merged(charges)
     if not merged or _is_open(merged):
@@ -103,11 +104,12 @@ def epsilon_curve(
         delta: As for `epsilon`.
         points: About so many rounds after the first.
     """
+    paid = listed(charges)
     if rounds < 1:
         return []
     chosen = {1, *(max(1, round(rounds * place / points)) for place in range(1, points + 1))}
     return [
-        (number, epsilon([(e, math.ceil(times * number / rounds)) for e, times in charges], delta))
+        (number, epsilon([(e, math.ceil(times * number / rounds)) for e, times in paid], delta))
         for number in sorted(chosen)
     ]
 
@@ -120,7 +122,7 @@ def epsilon_guess(charges: Iterable[Charge], delta: float) -> float:
     replacement, where one may move a sum by twice as much, what is proved comes to twice that.
     """
     shifts = []
-    for event, times in charges:
+    for event, times in listed(charges):
         match event:
             case Pure(spent):
                 shift = spent
@@ -136,6 +138,27 @@ def epsilon_guess(charges: Iterable[Charge], delta: float) -> float:
     return gaussian_epsilon(math.hypot(*shifts), delta)
 
 
+def listed(charges: Iterable[Charge]) -> list[Charge]:
+    """Return charges as a list, or refuse what are none, with how they are written."""
+    form = "charges must be a list of (event, times), such as [(fm.privacy.Gaussian(1.0), 100)]"
+    if not isinstance(charges, Iterable):
+        raise SettingsError(f"{form}, but are {charges!r}.")
+    found = list(charges)
+    for one in found:
+        if not (isinstance(one, tuple | list) and len(one) == 2 and isinstance(one[0], Event)):
+            raise SettingsError(f"{form}, but hold {one!r}.")
+        event, times = one
+        whole = is_number(times) and 0 <= times < math.inf and times == int(times)
+        if not whole:
+            raise SettingsError(f"{event} cannot have happened {times!r} times.")
+    return found
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a real number; True and False are switches."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _by_lot(noise: float, rate: float) -> float:
     inverse = 1 / max(noise, 1e-100)
     return min(rate * math.sqrt(math.expm1(min(inverse * inverse, 600.0))), inverse)
@@ -144,9 +167,7 @@ def _by_lot(noise: float, rate: float) -> float:
 def _merged(charges: Iterable[Charge], delta: float | None = None) -> tuple[Charge, ...]:
     """Add up equal events; refuse neighbours of two kinds, and a delta that they cannot have."""
     found: dict[Event, int] = {}
-    for event, times in charges:
-        if times < 0 or times != int(times):
-            raise SettingsError(f"{event} cannot have happened {times!r} times.")
+    for event, times in listed(charges):
         if times:
             plain = _plain(event)
             found[plain] = found.get(plain, 0) + int(times)
@@ -157,7 +178,10 @@ def _merged(charges: Iterable[Charge], delta: float | None = None) -> tuple[Char
             "them in ledgers of their own."
         )
     merged = tuple(found.items())
-    if delta is not None and not (0 < delta < 1 or (delta == 0 and _all(merged, Laplace, Pure))):
+    if delta is None:
+        return merged
+    pure = _all(merged, Laplace, Pure)
+    if not is_number(delta) or not (0 < delta < 1 or (delta == 0 and pure)):
         raise SettingsError(
             f"delta must be above 0 and below 1, but is {delta!r}; Gaussian noise never hides "
             "anything for certain, which a delta of 0 asks for."

@@ -6,9 +6,9 @@ guess, in closed form, tells where to look, so that the accountant is asked abou
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from folkmoot.core.errors import SettingsError, positive
+from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.privacy.accountants import epsilon as epsilon_of
 from folkmoot.privacy.accountants import epsilon_guess
 from folkmoot.privacy.events import Charge
@@ -45,7 +45,7 @@ def noise_for(epsilon: float, delta: float, charges_of: ChargesOf) -> float:
     Raises:
         SettingsError: If no noise is enough, or as `accountants.epsilon`.
     """
-    positive(epsilon=epsilon)
+    _refuse(epsilon, delta, charges_of)
     aim = (1 - _CLOSE / 2) * epsilon
     tried, inside = _guessed_noise(epsilon, delta, charges_of), 0
     latest: list[_Point] = []
@@ -112,6 +112,17 @@ def refuse_delta(delta: float, population: int) -> None:
         )
 
 
+def _refuse(epsilon: float, delta: float, charges_of: Any) -> None:
+    """Refuse a budget that is none, and charges that do not follow from a number."""
+    positive(epsilon=epsilon)
+    not_negative(delta=delta)
+    if not callable(charges_of):
+        raise SettingsError(
+            "charges_of must be a function from a number to a list of (event, times), such as "
+            f"lambda noise: [(fm.privacy.Gaussian(noise), 100)], but is {charges_of!r}."
+        )
+
+
 class _Point(NamedTuple):
     noise: float
     epsilon: float
@@ -151,7 +162,7 @@ def _most(
     what: str,
 ) -> int:
     """Return the largest number whose charges fit."""
-    positive(epsilon=epsilon)
+    _refuse(epsilon, delta, charges_of)
     spent: dict[int, float] = {}
 
     def fits(number: int) -> bool:

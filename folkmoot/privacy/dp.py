@@ -6,10 +6,13 @@ Nothing is typed twice: the noise follows from the budget, the rounds, the cohor
 and the sampling, and the clip norm stands in the chain of codecs alone.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from folkmoot.core.errors import SettingsError, not_negative, positive
+from folkmoot.privacy.accountants import is_number
+from folkmoot.privacy.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,9 @@ class DP:
     client_tests: bool = False
     """Whether clients' own tests may be looked at although nothing hides them; the result then
     names them as not private."""
-    ledger: Any = None
-    """A `fm.privacy.Ledger` that every exchange is charged to as well, such as a data set's own
-    over many runs."""
+    ledger: Ledger | None = None
+    """A `fm.privacy.Ledger` of the same unit that every exchange is charged to as well, such as a
+    data set's own over many runs; not for simulations, which hide nobody."""
     simulation: bool = False
     """Whether noise may come from the run's seed, so that it can be repeated; such a result must
     not be released."""
@@ -102,14 +105,8 @@ class DP:
                 f"DP() needs a budget or a noise multiplier, one of them, but epsilon is "
                 f"{self.epsilon!r} and noise_multiplier {self.noise_multiplier!r}."
             )
-        if self.epsilon is not None:
-            positive(epsilon=self.epsilon)
-        if self.noise_multiplier is not None:
-            not_negative(noise_multiplier=self.noise_multiplier)
-        if not isinstance(self.delta, float | int) or not 0 < self.delta < 1:
-            raise SettingsError(f"delta must be a number between 0 and 1, but is {self.delta!r}.")
-        if isinstance(self.clip, int | float):
-            positive(clip=self.clip)
+        self._refuse_numbers()
+        _refuse_clip(self.clip)
         if self.unit not in UNITS:
             raise SettingsError(f'unit must be "client" or "example", but is {self.unit!r}.')
         if self.trust not in TRUSTS:
@@ -126,6 +123,25 @@ class DP:
                     f"A cohort of {self.cohort} was stated of a population of {self.population}."
                 )
         self._refuse_together()
+        self._refuse_ledger()
+
+    def _refuse_numbers(self) -> None:
+        """Refuse numbers out of range and switches that are neither on nor off."""
+        if self.epsilon is not None:
+            positive(epsilon=self.epsilon)
+        if self.noise_multiplier is not None:
+            not_negative(noise_multiplier=self.noise_multiplier)
+        if not is_number(self.delta) or not 0 < self.delta < 1:
+            raise SettingsError(f"delta must be a number between 0 and 1, but is {self.delta!r}.")
+        for name in ("epsilon", "noise_multiplier", "delta", "clip"):
+            value = getattr(self, name)
+            if is_number(value) and not isinstance(value, int | float):
+                # Those of numpy could not be written down with a run.
+                object.__setattr__(self, name, float(value))
+        for name in ("client_tests", "simulation"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise SettingsError(f"{name} must be True or False, but is {value!r}.")
 
     def _refuse_together(self) -> None:
         """Refuse parts that have no meaning beside each other."""
@@ -148,10 +164,49 @@ class DP:
                 f"but is {self.mechanism!r}."
             )
 
+    def _refuse_ledger(self) -> None:
+        """Refuse a ledger that is not open, or counts something else."""
+        if self.ledger is None:
+            return
+        if not isinstance(self.ledger, Ledger):
+            path = os.fspath(self.ledger) if isinstance(self.ledger, os.PathLike) else self.ledger
+            path = path if isinstance(path, str) else "people.jsonl"
+            raise SettingsError(
+                f"ledger must be a ledger, but is {self.ledger!r}. Open it first: "
+                f"fm.privacy.Ledger({path!r}, unit={self.unit!r}, delta={self.delta:g})."
+            )
+        if self.ledger.unit != self.unit:
+            raise SettingsError(
+                f"The ledger counts the privacy of each {self.ledger.unit}, but unit is "
+                f"{self.unit!r}. Open another ledger, with unit={self.unit!r}, for these runs."
+            )
+        if self.simulated:
+            raise SettingsError(
+                f"{'simulation=True' if self.simulation else 'population='} makes a simulation, "
+                "which hides nobody for what it is charged, so a ledger would count too little. "
+                "Leave ledger= out."
+            )
+
     @property
     def simulated(self) -> bool:
         """Whether the run only stands for a private one."""
         return self.simulation or self.population is not None
+
+
+def _refuse_clip(clip: Any) -> None:
+    """Refuse what is neither a number above 0 nor, by its parts, a codec."""
+    if isinstance(clip, bool) or is_number(clip):
+        positive(clip=clip)
+    elif callable(clip):
+        raise SettingsError(
+            f"clip is the function {getattr(clip, '__name__', clip)!r} itself. Build the codec, "
+            "with (), such as clip=fm.codecs.adaptive_clip()."
+        )
+    elif not (hasattr(clip, "encode") and hasattr(clip, "pack")):
+        raise SettingsError(
+            "clip must be a finite number above 0, or a clipping codec such as "
+            f"fm.codecs.adaptive_clip(), but is {clip!r}."
+        )
 
 
 def _whole(**values: Any) -> None:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from folkmoot.core.errors import CheckpointError, InfrastructureError
+from folkmoot.core.errors import CheckpointError, InfrastructureError, SettingsError
 
 _FIRST = "0" * 64
 """What stands for the sum of a line before the first."""
@@ -29,6 +29,7 @@ class Journal:
         path: The file; it and its folder are made where they are missing.
 
     Raises:
+        SettingsError: If it cannot be opened for writing, as a folder cannot.
         CheckpointError: If a line is damaged, or another process has the file open.
     """
 
@@ -37,9 +38,8 @@ class Journal:
         self.head = _FIRST
         """The last line's sum: sha256 in hex."""
         self._end, self._torn = 0, False
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Without a buffer: one that could not be written would be tried again behind our back.
-        self._file: Any = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", 0)
+        self._file: Any = os.fdopen(_opened(path), "r+b", 0)
         try:
             self._lock()
             self.records = self._read()
@@ -106,6 +106,20 @@ class Journal:
                 ) from error
             self.head = row["chain"]
         return found
+
+
+def _opened(path: Path) -> int:
+    if path.is_dir():
+        raise SettingsError(
+            f"{path} is a folder. Name a file in it, such as {path / 'ledger.jsonl'}."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be opened: {error}. Name a file that may be written."
+        ) from error
 
 
 def _chain(before: str, record: bytes) -> str:

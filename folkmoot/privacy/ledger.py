@@ -6,13 +6,14 @@ told, and never what was.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from folkmoot.core.errors import BudgetError, CheckpointError, SettingsError, positive
 from folkmoot.privacy.accountants import epsilon as epsilon_of
-from folkmoot.privacy.accountants import epsilon_bound
+from folkmoot.privacy.accountants import epsilon_bound, is_number, listed
 from folkmoot.privacy.events import Charge, Event, adjacency, as_json, from_json
 from folkmoot.privacy.journal import Journal
 
@@ -36,7 +37,8 @@ class Ledger:
         delta: At which it is counted, in [0, 1); 0 is for pure events only.
 
     Raises:
-        SettingsError: If a file has another unit, or a smaller budget than is asked for.
+        SettingsError: If the path is a folder or cannot be opened, or a file has another unit, or a
+            smaller budget than is asked for.
         CheckpointError: If a line of it is damaged, or it is open elsewhere.
     """
 
@@ -50,7 +52,9 @@ class Ledger:
     ) -> None:
         if epsilon is not None:
             positive(epsilon=epsilon)
-        if delta is not None and not 0 <= delta < 1:
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise SettingsError(f"A ledger's path must be that of a file, but is {path!r}.")
+        if delta is not None and not (is_number(delta) and 0 <= delta < 1):
             raise SettingsError(f"delta must be at least 0 and below 1, but is {delta!r}.")
         if unit not in ("client", "example"):
             raise SettingsError(f'unit must be "client" or "example", but is {unit!r}.')
@@ -71,6 +75,12 @@ class Ledger:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        place = "in memory" if self._journal is None else repr(str(self._journal.path))
+        budget = "no budget" if self.budget is None else f"a budget of epsilon {self.budget:g}"
+        neighbours = self.adjacency or "nothing charged"
+        return f"Ledger({place}, each {self.unit}, {budget}, {self._spent_words()}, {neighbours})"
 
     @property
     def charges(self) -> list[Charge]:
@@ -115,7 +125,7 @@ class Ledger:
         Raises:
             BudgetError: If they would overspend.
         """
-        self._refuse_mixing(charges := list(charges))
+        self._refuse_mixing(charges := listed(charges))
         wanted = _added(self._counted, charges)
         self._refuse_overspending(wanted)
         self._granted = wanted
@@ -144,7 +154,7 @@ class Ledger:
                     "release is one event. Give each release a key of its own."
                 )
             return
-        self._refuse_mixing([wanted])
+        self._refuse_mixing(listed([wanted]))
         self._grant(wanted)
         if self._journal is not None:
             self._journal.append({"key": json.loads(name), "times": times, **as_json(event)})
@@ -154,6 +164,15 @@ class Ledger:
         """Let go of the file; may be called twice."""
         if self._journal is not None:
             self._journal.close()
+
+    def _spent_words(self) -> str:
+        if self.delta is None:
+            return "spent at no delta of its own"
+        try:
+            return f"{self.spent:.4g} spent at delta {self.delta:g}"
+        except SettingsError as error:
+            # Whoever prints a ledger wants to see the rest.
+            return f"spent at delta {self.delta:g} is not known ({error})"
 
     def _note(self, name: str, charge: Charge) -> None:
         self._charged[name] = charge

@@ -133,11 +133,17 @@ def separated(cohort: int | float | None, rounds: int) -> Sampling:
         # The smallest group's, so that every round asks as many.
         most = population // rounds
         wanted = round(cohort * population) if isinstance(cohort, float) else cohort
-        if not most or (wanted or 0) > most:
+        if not most:
             raise SettingsError(
-                f"{wanted or 'Some'} clients a round, none of them again before {rounds} rounds "
-                f"have passed, need a population of {(wanted or 1) * rounds}, but here are "
-                f"{population}. Ask for at most {most}, or for fewer rounds apart."
+                f"To ask nobody again before {rounds} rounds have passed takes {rounds} clients, "
+                f"but here are {population}. Use at most {population} rounds: a tree's restart of "
+                f"at most {population}, or as many bands."
+            )
+        if wanted is not None and wanted > most:
+            raise SettingsError(
+                f"{wanted} clients a round, none of them again before {rounds} rounds have passed, "
+                f"need a population of {wanted * rounds}, but here are {population}. Ask for at "
+                f"most {most}, or for fewer rounds apart."
             )
         return most if wanted is None else max(1, wanted)
 

@@ -46,6 +46,8 @@ def private_mean(
         why = "looks at single updates, which privacy hides"
     elif not asked.averages:
         why = "adds what is neither clipped nor divided by a fixed number"
+    elif asked.name != "weighted_mean":
+        why = "does not say how it is bounded, so one client could outweigh all noise"
     else:
         why = "weighs clients, and a weight has no bound, so one client could outweigh all noise"
     raise SettingsError(

@@ -166,7 +166,7 @@ def test_the_same_seed_finds_the_same_with_any_number_of_workers(clients, work):
 
 def test_no_data_sets_ledger_is_charged(clients, work):
     ledger = fm.privacy.Ledger()
-    budget = dataclasses.replace(BUDGET, ledger=ledger)
+    budget = dataclasses.replace(BUDGET, simulation=False, ledger=ledger)
 
     fm.audit.audit(fm.fedavg(work), clients, rounds=1, privacy=budget, canaries=CANARIES)
 

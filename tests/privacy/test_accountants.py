@@ -295,7 +295,7 @@ def test_nothing_happened_and_nothing_hidden_are_the_ends_of_the_scale():
     assert delta_of([], 1.0) == 0
 
 
-@pytest.mark.parametrize("delta", [-1e-9, 1, 1.5, math.nan])
+@pytest.mark.parametrize("delta", [-1e-9, 1, 1.5, math.nan, "1e-5", True])
 def test_an_impossible_delta_is_refused(delta):
     for account in (epsilon, epsilon_bound):
         with pytest.raises(SettingsError, match="delta must be above 0 and below 1, but is"):
@@ -318,8 +318,31 @@ def test_events_whose_neighbours_differ_have_no_common_epsilon():
 def test_what_cannot_be_counted_is_refused():
     with pytest.raises(SettingsError, match=r"cannot have happened -1 times"):
         epsilon([(Gaussian(1.0), -1)], 1e-5)
-    with pytest.raises(SettingsError, match=r"cannot have happened 1.5 times"):
-        epsilon([(Gaussian(1.0), 1.5)], 1e-5)
+    for times in (1.5, math.nan, math.inf, True, "3"):
+        with pytest.raises(SettingsError, match=f"cannot have happened {times!r} times"):
+            epsilon([(Gaussian(1.0), times)], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("charges", "found"),
+    [
+        (Gaussian(1.0), r"but are Gaussian\(noise_multiplier=1.0\)"),
+        ((Gaussian(1.0), 1), r"but hold Gaussian\(noise_multiplier=1.0\)"),
+        ([Gaussian(1.0)], r"but hold Gaussian\(noise_multiplier=1.0\)"),
+        ([(1.0, 100)], r"but hold \(1.0, 100\)"),
+        ("ab", "but hold 'a'"),
+        (None, "but are None"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "account",
+    [epsilon, epsilon_bound, delta_of, lambda charges, delta: epsilon_curve(charges, 3, delta)],
+    ids=["epsilon", "bound", "delta", "curve"],
+)
+def test_charges_that_are_none_are_refused_with_how_they_are_written(account, charges, found):
+    with pytest.raises(SettingsError, match=rf"a list of \(event, times\), such as .*, {found}"):
+        account(charges, 0.1)
 
 
 def test_the_library_keeps_its_warnings_and_its_handlers_to_itself(capfd, monkeypatch):

@@ -131,6 +131,16 @@ def test_what_no_noise_can_pay_for_is_refused_with_what_it_costs():
         noise_for(2.0, 1e-5, charges_of)
 
 
+@pytest.mark.parametrize("solve", [noise_for, rounds_for])
+def test_charges_that_are_none_are_refused_with_how_they_are_written(solve):
+    with pytest.raises(SettingsError, match=r"a list of \(event, times\), .* but are Gaussian"):
+        solve(8, 1e-5, lambda free: Gaussian(1.0))
+    with pytest.raises(SettingsError, match=r"charges_of must be a function .* but is \[\(Gauss"):
+        solve(8, 1e-5, [(Gaussian(1.0), 1)])
+    with pytest.raises(SettingsError, match=r"delta must be a finite number .* but is '1e-5'"):
+        solve(8, "1e-5", lambda free: [(Gaussian(1.0), 1)])
+
+
 @pytest.mark.parametrize("epsilon", [0, -1, math.nan, math.inf])
 def test_an_impossible_epsilon_is_refused(epsilon):
     for solve in (noise_for, rounds_for):

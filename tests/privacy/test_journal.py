@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from folkmoot.core.errors import CheckpointError, InfrastructureError
+from folkmoot.core.errors import CheckpointError, InfrastructureError, SettingsError
 from folkmoot.privacy.journal import Journal
 
 CHANGES = ("edited", "removed", "doubled", "garbage", "blank", "zeros")
@@ -106,6 +106,15 @@ def test_an_open_file_is_refused_to_others_and_free_once_closed(tmp_path):
 
     first.close()
     assert read(path) == []
+
+
+def test_what_cannot_be_opened_is_refused_with_what_to_name(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SettingsError, match=r"is a folder\. Name a file in it, such as .*jsonl"):
+        Journal(tmp_path)
+    with pytest.raises(SettingsError, match=r"cannot be opened: .* Name a file that may be writ"):
+        Journal(tmp_path / "file" / "ledger.jsonl")
 
 
 def test_a_closed_journal_takes_nothing(tmp_path):

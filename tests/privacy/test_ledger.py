@@ -13,7 +13,14 @@ import pytest
 from folkmoot.core.errors import BudgetError, CheckpointError, RoundError, SettingsError
 from folkmoot.privacy import ledger as module
 from folkmoot.privacy.accountants import epsilon
-from folkmoot.privacy.events import FixedSizeGaussian, Gaussian, PoissonGaussian, Pure
+from folkmoot.privacy.closed_form import gaussian_epsilon
+from folkmoot.privacy.events import (
+    FixedSizeGaussian,
+    Gaussian,
+    LocalGaussian,
+    PoissonGaussian,
+    Pure,
+)
 from folkmoot.privacy.ledger import Ledger
 
 # T of them have the epsilon of one Gaussian(2 / sqrt(T)), in closed form.
@@ -203,6 +210,9 @@ def test_two_reservations_that_fit_together_are_both_kept(counted):
         ({"epsilon": 1.0}, "epsilon is 1 and delta missing"),
         ({"epsilon": 1.0, "delta": 1}, "delta must be at least 0 and below 1, but is 1"),
         ({"delta": math.nan}, "delta must be"),
+        ({"delta": "1e-5"}, "delta must be at least 0 and below 1, but is '1e-5'"),
+        ({"epsilon": True, "delta": DELTA}, "epsilon must be a finite number above 0, but is True"),
+        ({"path": 5}, "path must be that of a file, but is 5"),
         ({"unit": "silo"}, 'unit must be "client" or "example"'),
     ],
 )
@@ -230,6 +240,54 @@ def test_without_a_delta_epsilon_must_be_asked_for_at_one():
     with pytest.raises(SettingsError, match="no delta of its own"):
         _ = ledger.spent
     assert ledger.epsilon(DELTA) == spent((EVENT, 1))
+
+
+@pytest.mark.parametrize("charge", [("Gaussian", 1), (2.0, 1)], ids=str)
+def test_what_is_no_event_is_not_charged(charge):
+    ledger = Ledger(delta=DELTA)
+
+    with pytest.raises(SettingsError, match=r"a list of \(event, times\)"):
+        ledger.charge(charge[0], key=(1,))
+    with pytest.raises(SettingsError, match=r"a list of \(event, times\)"):
+        ledger.reserve([charge])
+    assert ledger.charges == []
+
+
+def test_noise_at_the_clients_is_kept_out_of_a_ledger_of_sums():
+    ledger = Ledger(delta=DELTA)
+    ledger.charge(EVENT, key=(1,))
+
+    with pytest.raises(SettingsError, match="no common epsilon"):
+        ledger.charge(LocalGaussian(4.0), key=(2,))
+
+
+# What it says of itself
+
+
+def test_a_ledger_prints_where_it_is_and_what_is_spent(tmp_path):
+    path = tmp_path / "people.jsonl"
+    with Ledger(path, unit="example", epsilon=9.0, delta=DELTA) as ledger:
+        empty = repr(ledger)
+        ledger.charge(EVENT, key=(1,), times=4)
+
+        assert empty == (
+            f"Ledger({str(path)!r}, each example, a budget of epsilon 9, 0 spent at delta 1e-05, "
+            "nothing charged)"
+        )
+        # Four releases with a noise of 2 are one with a noise of 1.
+        one = gaussian_epsilon(1.0, DELTA)
+        assert f", {one:.4g} spent at delta 1e-05, add-or-remove-one)" in repr(ledger)
+
+
+def test_a_ledger_prints_also_where_epsilon_is_not_known():
+    without, pure = Ledger(), Ledger(delta=0)
+    without.charge(EVENT, key=(1,))
+    pure.charge(EVENT, key=(1,))
+
+    assert repr(without) == (
+        "Ledger(in memory, each client, no budget, spent at no delta of its own, add-or-remove-one)"
+    )
+    assert "spent at delta 0 is not known (delta must be above 0" in repr(pure)
 
 
 # The file

@@ -9,6 +9,7 @@ from torch import nn
 import folkmoot as fm
 from folkmoot.core.errors import BudgetError, SettingsError
 from folkmoot.privacy.closed_form import gaussian_epsilon
+from folkmoot.privacy.dp import Tree
 
 
 def data(clients=3, rows=10):
@@ -31,6 +32,11 @@ def quietly(function, *args, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The noise of a round")
         return function(*args, **options)
+
+
+def run(algorithm, privacy, clients=None, **options):
+    options = {"rounds": 2, "progress": False, "workers": 1} | options
+    return quietly(fm.run, algorithm, clients or data(), privacy=privacy, **options)
 
 
 def by_hand(rounds=2, algorithm=None, **promise):
@@ -100,3 +106,47 @@ def test_a_private_process_says_what_its_rounds_have_spent():
 
 def test_a_process_without_privacy_has_none():
     assert fm.process(fm.fedavg(work())).privacy is None
+
+
+# Together with a run
+
+
+def test_a_restart_beyond_the_clients_is_refused_with_the_largest_that_fits():
+    promise = fm.DP(epsilon=2, mechanism=Tree(restart=8), delta=1e-2)
+
+    with pytest.raises(SettingsError, match=r"8 clients, .* here are 4.*restart of at most 4"):
+        run(fm.fedavg(work()), promise, data(4), rounds=8)
+
+
+def test_a_rule_that_does_not_say_how_it_is_bounded_is_refused_for_that():
+    mine = fm.aggregators.uniform_mean()._replace(name="mine", bounded=None)
+
+    with pytest.raises(SettingsError, match=r"by mine\(\), .* does not say how it is bounded"):
+        run(fm.fedavg(work(), aggregator=mine), fm.DP(epsilon=2, delta=1e-2))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda one: fm.fedsam(one, rho=0.1),
+        lambda one: fm.ditto(one, lam=0.1),
+        fm.apfl,
+        lambda one: fm.pfedme(one, lam=1.0, lr=0.1, inner_steps=2),
+    ],
+    ids=["fedsam", "ditto", "apfl", "pfedme"],
+)
+def test_who_takes_two_gradients_of_a_batch_is_told_a_cure_that_works(build):
+    promise = fm.DP(noise_multiplier=1.0, unit="example", delta=1e-2)
+
+    with pytest.raises(SettingsError, match=r"leave privacy= out of the run: .*gradients=2\)"):
+        run(build(work()), promise)
+
+    paid = fm.local.dpsgd(work(), clip=1.0, noise_multiplier=1.0, gradients=2)
+    assert run(build(paid), None).model is not None
+
+
+def test_who_has_paid_for_too_few_gradients_is_told_the_next_number():
+    paid = fm.local.dpsgd(work(), clip=1.0, noise_multiplier=1.0, gradients=2)
+
+    with pytest.raises(SettingsError, match=r"than the 2 that .* gradients=3\)"):
+        run(fm.pfedme(paid, lam=1.0, lr=0.1, inner_steps=3), None)

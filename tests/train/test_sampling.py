@@ -259,6 +259,24 @@ def test_nothing_named_is_uniform():
     assert as_sampling(None, None).expected(8) == 8
 
 
+@pytest.mark.parametrize(
+    ("cohort", "rounds", "reason"),
+    [
+        (None, 8, r"8 rounds have passed takes 8 clients, .* here are 4\. Use at most 4 rounds"),
+        (0.5, 8, r"here are 4\. Use at most 4 rounds: a tree's restart of at most 4"),
+        (
+            2,
+            3,
+            r"2 clients a round, .* population of 6, but here are 4\. Ask for at most 1, or",
+        ),
+        (0.75, 2, r"3 clients a round, .* population of 6, but here are 4\. Ask for at most 2"),
+    ],
+)
+def test_too_few_clients_to_keep_apart_are_refused_with_what_is_possible(cohort, rounds, reason):
+    with pytest.raises(SettingsError, match=reason):
+        sampling.separated(cohort, rounds).expected(4)
+
+
 # A large population
 
 
