@@ -16,6 +16,7 @@ from folkmoot.core.codec import Bounds
 from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.privacy.accountants import epsilon_bound
+from folkmoot.privacy.dp import Banded
 from folkmoot.privacy.events import Charge
 from folkmoot.privacy.ledger import Ledger
 from folkmoot.train.folders import write_atomically
@@ -144,6 +145,14 @@ def guarded(plan: Any, folder: Path | None, resume: bool, done: int = 0) -> Guar
             f"{folder} holds {done} rounds of a private run, but not what they have cost: "
             f"{_IDENTITY} or {path and path.name} is missing or empty. Restore them, or begin a "
             "new run in another folder; what these rounds cost is spent."
+        )
+    planned = {event for event, _ in plan.charges}
+    if isinstance(plan.dp.mechanism, Banded) and {event for event, _ in own.charges} - planned:
+        own.close()
+        raise SettingsError(
+            "Banded noise is made for all rounds of a run at once: this run was begun for another "
+            "number of rounds, and cannot go on with this one. Resume it with its own rounds=, or "
+            "use fm.privacy.Tree(restart=...)."
         )
     ledgers = (own,) if plan.dp.ledger is None else (own, plan.dp.ledger)
     guard = Guard(

@@ -91,6 +91,18 @@ def test_a_run_does_not_go_on_without_what_it_has_paid(tmp_path, lost):
         run(rounds=4, checkpoint=tmp_path, resume=True)
 
 
+def test_banded_noise_does_not_go_on_to_more_rounds_than_it_was_made_for(tmp_path):
+    def dies(event):
+        if event.round == 2:
+            raise KeyboardInterrupt
+
+    bands = GIVEN | {"mechanism": fm.privacy.Banded(bands=2)}
+    with pytest.raises(KeyboardInterrupt):
+        run(rounds=4, promise=bands, checkpoint=tmp_path, callbacks=[dies])
+    with pytest.raises(fm.SettingsError, match="begun for another number of rounds"):
+        run(rounds=8, promise=bands, checkpoint=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("options", "promise", "differ"),
     [
