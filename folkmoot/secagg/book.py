@@ -1,5 +1,6 @@
 """What the server notes of a sum: who was asked, who answered, who was lost, what was wrong."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -53,6 +54,8 @@ class Book:
         self.adverts: dict[int, Advert] = {}
         self.dropped: dict[ClientId, str] = {}
         self.faults: dict[ClientId, str] = {}
+        self.suspicions: Counter[int] = Counter()
+        """How often the share at a point was wrong."""
 
     def ask(self, phase: str, told: Mapping[int, ServerMessage | None]) -> Ask:
         """Return what clients at some positions are asked."""

@@ -1,6 +1,6 @@
 """Masks: seeds of 32 bytes, stretched to words that look uniform, added to vectors in place.
 
-A mask is AES-256-CTR's key stream read as little-endian words of the vector's width, all vectors
+A mask is AES-128-CTR's key stream read as little-endian words of the vector's width, all vectors
 one after the other; it is the same on every machine. Words wrap around at 2^16, 2^32 or 2^64.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from folkmoot.secagg.primitives import keystream
 
-CHUNK_BYTES = 1 << 17
+CHUNK_BYTES = 1 << 18
 """Masks are added a piece at a time, all masks to one piece before the next: vector and key stream
 then stay in a core's own cache."""
 

@@ -1,7 +1,7 @@
 """The cryptography that the protocol is made of, each under the name of what it is used for.
 
 X25519 (RFC 7748) agrees on keys, HKDF-SHA256 (RFC 5869) derives from them, AES-256-GCM (NIST
-SP 800-38D) seals shares, AES-256 in counter mode (SP 800-38A) stretches a seed to a mask, Ed25519
+SP 800-38D) seals shares, AES-128 in counter mode (SP 800-38A) stretches a seed to a mask, Ed25519
 (RFC 8032) signs. All of it is the library `cryptography`, that is OpenSSL; this file alone imports
 it. All that is random comes from one function, `entropy`, and so from the operating system.
 """
@@ -36,7 +36,7 @@ TAG_BYTES = 16
 """By which a sealed text is longer than its plain text."""
 SIGNATURE_BYTES = 64
 
-_COUNTER_FROM_ZERO = bytes(16)
+_CIPHER_KEY_BYTES = 16
 
 _FIELD = 2**255 - 19
 _LOW_ORDER = frozenset(
@@ -135,9 +135,12 @@ def signed(key: bytes, signature: bytes, text: bytes) -> bool:
 def keystream(seed: bytes) -> Any:
     """Return a cipher that adds (xor) the mask of a 32-byte seed, from its beginning, to bytes.
 
-    The whole seed is the key. A seed has one use, so that the counter may start at 0.
+    Half of the seed is the key and half the first counter, and both are secret. To tell the mask
+    from random bytes takes 2^128 steps, as many as to break X25519, from which seeds come; and as
+    counters differ, work on one mask helps with no other. AES-256 would take a quarter longer.
     """
-    return Cipher(algorithms.AES(seed), modes.CTR(_COUNTER_FROM_ZERO)).encryptor()
+    key, counter = seed[:_CIPHER_KEY_BYTES], seed[_CIPHER_KEY_BYTES:]
+    return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
 
 
 def stream(seed: bytes, size: int) -> bytes:

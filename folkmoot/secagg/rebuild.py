@@ -8,13 +8,12 @@ dealt it a wrong share.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from folkmoot.secagg import shamir
-from folkmoot.secagg.keys import commitment, own_mask, pair_key
+from folkmoot.secagg.keys import Hidden, commitment, own_mask, pair_key
 from folkmoot.secagg.masks import add_masks
 from folkmoot.secagg.messages import SEED, Advert
 from folkmoot.secagg.primitives import X25519PrivateKey, public
@@ -23,30 +22,51 @@ _TRIES = 1000
 """Sets of shares that are tried for one secret: about a second."""
 
 
-class Rebuilt(NamedTuple):
-    """A secret, and who held shares that do not belong to it."""
+class Pile(Hidden):
+    """Shares that were shown: of whom, and by the points of their holders."""
 
-    secret: bytes
-    wrong: list[int]
+    def __init__(self, positions: Iterable[int]) -> None:
+        self.of: dict[int, dict[int, int]] = {position: {} for position in positions}
+
+    def sizes(self) -> dict[int, int]:
+        """Return how many shares came of each client's secret."""
+        return {position: len(shown) for position, shown in self.of.items()}
+
+
+class Rebuilt(Hidden):
+    """A client's secret, and the points whose shares do not belong to it."""
+
+    __slots__ = ("secret", "wrong")
+
+    def __init__(self, secret: bytes, wrong: list[int]) -> None:
+        self.secret, self.wrong = secret, wrong
 
 
 def rebuild(
-    shares: Mapping[int, int], threshold: int, right: Callable[[bytes], bool]
+    pile: Pile,
+    position: int,
+    threshold: int,
+    right: Callable[[bytes], bool],
+    suspicions: Mapping[int, int],
 ) -> Rebuilt | None:
-    """Return a secret; None if no set of shares that was tried gives it.
+    """Return a client's secret; None if no set of shares that was tried gives it.
 
     Args:
-        shares: By point, at least as many as the threshold; the most trusted first.
+        pile: With at least as many of its shares as the threshold.
+        position: Whose secret.
         threshold: Shares that it takes.
         right: Whether a secret is the one.
+        suspicions: How often the share at a point was wrong before; such come last.
     """
-    for points in itertools.islice(_choices(tuple(shares), threshold), _TRIES):
-        used = {point: shares[point] for point in points}
-        secret = shamir.join(list(used.values()), _weights(points))
+    shown = pile.of[position]
+    points = tuple(sorted(shown, key=lambda point: (suspicions.get(point, 0), point)))
+    for chosen in itertools.islice(_choices(points, threshold), _TRIES):
+        used = {point: shown[point] for point in chosen}
+        secret = shamir.join(list(used.values()), _weights(chosen))
         if secret is not None and right(secret):
-            if points == tuple(shares)[:threshold]:
-                return Rebuilt(secret, [])
-            wrong = [p for p, share in shares.items() if shamir.value_at(p, used) != share]
+            # Shares beyond those that are needed are looked at only where one was wrong.
+            others = () if chosen == points[:threshold] else points
+            wrong = [p for p in others if shamir.value_at(p, used) != shown[p]]
             return Rebuilt(secret, wrong)
     return None
 
@@ -62,7 +82,8 @@ def take_masks_off(
     total: Sequence[np.ndarray],
     digest: bytes,
     adverts: Mapping[int, Advert],
-    secrets: Mapping[int, tuple[int, bytes]],
+    seeds: Mapping[int, Rebuilt],
+    keys: Mapping[int, Rebuilt],
     peers: Callable[[int], Sequence[int]],
 ) -> None:
     """Subtract from a sum, in place, every mask that is left in it.
@@ -71,16 +92,14 @@ def take_masks_off(
         total: (length,) each; the sum of masked vectors.
         digest: Of the terms.
         adverts: Of everybody whose masks are in it.
-        secrets: Kind and secret of all who dealt shares.
+        seeds: Of those who are in the sum.
+        keys: Mask keys of those who dealt shares and are not.
         peers: From a dropped client to its peers who are in the sum.
     """
-    added: list[bytes] = []
     subtracted: list[bytes] = []
-    for position, (kind, secret) in secrets.items():
-        if kind == SEED:
-            added.append(own_mask(digest, position, secret))
-            continue
-        key = X25519PrivateKey.from_private_bytes(secret)
+    added = [own_mask(digest, at, rebuilt.secret) for at, rebuilt in seeds.items()]
+    for position, rebuilt in keys.items():
+        key = X25519PrivateKey.from_private_bytes(rebuilt.secret)
         for peer in peers(position):
             ends = {at: adverts[at].mask for at in (position, peer)}
             mask = pair_key(b"mask", digest, key, ends, peer)

@@ -11,7 +11,7 @@ A client that answers what it must not, or not at all, counts as dropped; its pe
 """
 
 import functools
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from folkmoot.secagg.messages import (
     Survivors,
 )
 from folkmoot.secagg.primitives import full_order, signed
-from folkmoot.secagg.rebuild import is_secret_of, rebuild, take_masks_off
+from folkmoot.secagg.rebuild import Pile, Rebuilt, is_secret_of, rebuild, take_masks_off
 from folkmoot.secagg.shamir import PRIME
 from folkmoot.secagg.terms import Terms
 
@@ -77,9 +77,10 @@ def server(terms: Terms, roster: Roster | None = None) -> Generator[Ask, Answers
         asked = book.ask("consistency", told)
         told = _signatures(book, asked, (yield asked))
     asked = book.ask("unmask", told)
-    shares = _revealed(book, asked, (yield asked), shared, alive)
-    secrets = _rebuilt(book, shares, alive)
-    take_masks_off(total, terms.digest, book.adverts, secrets, lambda p: book.peers(p, alive))
+    pile = _revealed(book, asked, (yield asked), shared, alive)
+    seeds = _rebuilt(book, pile, sorted(alive), SEED)
+    keys = _rebuilt(book, pile, sorted(shared - alive), MASK)
+    take_masks_off(total, terms.digest, book.adverts, seeds, keys, lambda p: book.peers(p, alive))
     names = tuple(terms.clients[position] for position in sorted(alive))
     return Opened(tuple(total), names, book.dropped, book.faults)
 
@@ -161,11 +162,9 @@ def _signatures(book: Book, asked: Ask, answers: Answers) -> dict[int, ServerMes
     return {p: Signatures({peer: found[peer] for peer in book.peers(p, found)}) for p in found}
 
 
-def _revealed(
-    book: Book, asked: Ask, answers: Answers, shared: set[int], alive: set[int]
-) -> dict[int, dict[int, int]]:
-    """Return the shares that were shown of each client who dealt some, by their points."""
-    found: dict[int, dict[int, int]] = {position: {} for position in sorted(shared)}
+def _revealed(book: Book, asked: Ask, answers: Answers, shared: set[int], alive: set[int]) -> Pile:
+    """Return the shares that were shown of each client who dealt some."""
+    pile = Pile(sorted(shared))
 
     def accept(position: int, reveal: Reveal) -> None:
         kept = book.peers(position, shared) + [position] * book.terms.complete
@@ -174,37 +173,33 @@ def _revealed(
         if kinds != due or not all(0 <= share < PRIME for _, share in reveal.by_peer.values()):
             raise SecureError("it showed not one share, of the kind that was due, of each peer.")
         for peer, (_, share) in reveal.by_peer.items():
-            found[peer][position + 1] = share
+            pile.of[peer][position + 1] = share
 
     book.collect(asked, answers, Reveal, accept)
-    return found
-
-
-def _rebuilt(
-    book: Book, shares: Mapping[int, Mapping[int, int]], alive: set[int]
-) -> dict[int, tuple[int, bytes]]:
-    """Return kind and secret of everybody who dealt shares."""
-    terms, suspects, found = book.terms, dict[int, int](), dict[int, tuple[int, bytes]]()
-    for position, shown in shares.items():
-        kind, name = SEED if position in alive else MASK, terms.clients[position]
-        if len(shown) < terms.threshold:
+    for position, came in pile.sizes().items():
+        if came < book.terms.threshold:
+            name = book.terms.clients[position]
             raise book.failure(
-                f"{len(shown)} shares of a secret of client {name!r} came, of {terms.threshold}."
+                f"{came} shares of a secret of client {name!r} came, of {book.terms.threshold}."
             )
-        right = functools.partial(
-            is_secret_of, kind, terms.digest, position, book.adverts[position]
-        )
-        # Points whose shares were wrong before come last.
-        order = sorted(shown, key=lambda point: (suspects.get(point, 0), point))
-        rebuilt = rebuild({point: shown[point] for point in order}, terms.threshold, right)
+    return pile
+
+
+def _rebuilt(book: Book, pile: Pile, positions: Iterable[int], kind: int) -> dict[int, Rebuilt]:
+    """Return a secret of one kind of some clients."""
+    terms, found = book.terms, dict[int, Rebuilt]()
+    for position in positions:
+        name, advert = terms.clients[position], book.adverts[position]
+        right = functools.partial(is_secret_of, kind, terms.digest, position, advert)
+        rebuilt = rebuild(pile, position, terms.threshold, right, book.suspicions)
         if rebuilt is None:
             raise book.failure(
-                f"a secret of client {name!r} cannot be rebuilt from {len(shown)} shares: some "
-                "are wrong, or it dealt wrong ones."
+                f"a secret of client {name!r} cannot be rebuilt from {pile.sizes()[position]} "
+                "shares: some are wrong, or it dealt wrong ones."
             )
         for point in rebuilt.wrong:
-            suspects[point] = suspects.get(point, 0) + 1
-            liar = terms.clients[point - 1]
-            book.fault(liar, "unmask", f"its share of a secret of client {name!r} is wrong.")
-        found[position] = (kind, rebuilt.secret)
+            book.suspicions[point] += 1
+            reason = f"its share of a secret of client {name!r} is wrong."
+            book.fault(terms.clients[point - 1], "unmask", reason)
+        found[position] = rebuilt
     return found

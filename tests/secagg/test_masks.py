@@ -10,8 +10,9 @@ import torch
 from folkmoot.secagg import masks
 
 FILE = Path(__file__).parents[1] / "vectors/secagg_primitives.json"
-KNOWN = json.loads(FILE.read_text("utf-8"))["aes256_ctr_zero_iv_key_000102..1f_u32le"]
-SEED = bytes(range(32))
+VECTORS = json.loads(FILE.read_text("utf-8"))
+KNOWN = VECTORS["aes128_ctr_zero_iv_key_000102..0f_u32le"]
+SEED = bytes(range(16)) + bytes(16)  # The key, and the first counter.
 
 
 def expanded(seed, shapes, **options):
@@ -25,6 +26,19 @@ def test_a_mask_is_the_known_key_stream_in_little_endian_words():
 
     assert words.dtype == np.uint32
     assert words.tolist() == KNOWN
+
+
+def test_a_long_mask_is_the_known_key_stream_at_its_end():
+    [words] = expanded(SEED, [(1_000_001, 32)])
+
+    assert words[1_000_000] == VECTORS["aes128_ctr_word_index_1000000"]
+
+
+def test_the_second_half_of_a_seed_is_where_the_counter_begins():
+    later = SEED[:16] + (2).to_bytes(16, "big")
+
+    # Two blocks of four words further on.
+    assert expanded(later, [(8, 32)])[0].tolist() == KNOWN[8:]
 
 
 @pytest.mark.parametrize("bits", [16, 64])
