@@ -43,15 +43,12 @@ def keep_mask(key: Tensor, call: int, shape: torch.Size, drop: float) -> Tensor:
     """Return a boolean mask that is False with probability `drop`, from a step's key alone.
 
     Args:
-        key: The step's key, int64 []; or one for each row, (rows,): a row's mask then is what it
-            would be alone.
+        key: The step's key, int64 [].
         call: The number of the dropout call within the step.
         shape: Shape of the mask.
         drop: Probability of False, in [0, 1].
     """
     start = mix_tensor(key ^ call)
-    if key.dim():
-        start, shape = start.view(-1, *[1] * (len(shape) - 1)), torch.Size([1, *shape[1:]])
     bits = mix_tensor(start ^ torch.arange(shape.numel()).view(shape))
     # The top 53 bits, as an integer, against the same share of 2^53.
     return _shift(bits, 11) >= int(drop * 2.0**53)

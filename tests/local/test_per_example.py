@@ -118,7 +118,7 @@ MODELS = {
     "padding of its own": (lambda: lines("same"), (2, 9), "mapped"),
     "weight behind its back": (Behind, (6,), "mapped"),
     "parameter without dimensions": (Scaled, (6,), "mapped"),
-    "rows that mix": (Mixing, (6,), "mapped"),
+    "rows that mix": (Mixing, (6,), "closed"),
     "recurrent": (Recurrent, (4, 6), "alone"),
 }
 TEXTS = {
@@ -217,11 +217,11 @@ def test_norms_and_sum_of_sequences_are_those_of_a_plain_loop(name):
     agree(fm.language_model(module), module, loss, texts(inputs), way)
 
 
-def test_a_loss_that_is_a_mean_over_rows_is_taken_row_by_row():
+def test_a_loss_that_is_a_mean_over_rows_is_one_of_each_row():
     module, data = built(dense), classes((6,))
     objective = fm.objective(module, lambda outputs, targets: F.cross_entropy(outputs, targets))
 
-    agree(objective, module, F.cross_entropy, data, "mapped")
+    agree(objective, module, F.cross_entropy, data, "closed")
 
 
 def test_an_objective_of_another_make_is_asked_row_by_row():
