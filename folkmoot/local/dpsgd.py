@@ -13,8 +13,10 @@ float32 products of one row may round otherwise when another row leaves its batc
 gradient, is not accounted for, here as elsewhere.
 """
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ from folkmoot.core.algorithm import Batch, LocalWork
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import refuse_no_work
+from folkmoot.local.memory import EVERY, REMEMBERS, remembers
 from folkmoot.local.per_example import clipped_sum, grouped_sum
 from folkmoot.local.sealed import Sealed
 from folkmoot.local.sgd import checked
@@ -173,18 +176,37 @@ class PrivateObjective(NamedTuple):
         size = sum(leaf.numel() for leaf in rows.params.values())
         if not rows.number:
             return torch.zeros(size, dtype=torch.float64)
-        written = [rows.params, rows.buffers, rows.counts]
-        before = [leaf._version for tree in written for leaf in trees.leaves(tree)]
+        with self._unwritten(rows):
+            remembered = self._asked(rows)
+        if remembered:
+            raise SettingsError(REMEMBERS)
+        with self._unwritten(rows):
+            return self._added(rows, clip, expected)
+
+    def _added(self, rows: Rows, clip: float, expected: int) -> Tensor:
         if self.microbatch == 1:
             ways = self.threads.__dict__.setdefault("ways", {})
-            total, _ = clipped_sum(self.plain, rows, clip, ways)
-        else:
-            total = grouped_sum(self.plain, rows, clip, -(-expected // self.microbatch))
+            return clipped_sum(self.plain, rows, clip, ways)[0]
+        return grouped_sum(self.plain, rows, clip, -(-expected // self.microbatch))
+
+    def _asked(self, rows: Rows) -> bool:
+        """Ask now and then whether the model remembers rows."""
+        known = self.threads.__dict__.setdefault("memory", {"batches": 0})
+        told = None if known["batches"] % EVERY else remembers(self.plain, rows)
+        # The count stays where it is while nothing is told, so that the next batch is asked.
+        known["batches"] += told is not None or known["batches"] % EVERY > 0
+        return bool(told)
+
+    @contextlib.contextmanager
+    def _unwritten(self, rows: Rows) -> Iterator[None]:
+        """Refuse what passes of this block write into weights or buffers."""
+        written = [rows.params, rows.buffers, rows.counts]
+        before = [leaf._version for tree in written for leaf in trees.leaves(tree)]
+        yield
         if [leaf._version for tree in written for leaf in trees.leaves(tree)] != before:
             raise SettingsError(_WRITES)
         if getattr(self.plain, "keeps", False) and self.plain.replica().renew():
             raise SettingsError(_WRITES)
-        return total
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)
