@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from folkmoot.codecs import entropy
 from folkmoot.codecs.discrete_gaussian import discrete_gaussian
+from folkmoot.codecs.noise import sigma_of
 from folkmoot.core import rng
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch, LocalWork
@@ -160,7 +161,9 @@ class PrivateObjective(NamedTuple):
         divisor = -(-expected // self.microbatch)
         if step:
             words = entropy.system() if batch.data.secret else _seeded(batch.key, look)
-            noise = discrete_gaussian(size, self.noise_multiplier * self.clip / step, words)
+            # By the one rule of noise on a grid: a clip of so many steps is the longest vector.
+            sigma = sigma_of(self.noise_multiplier, {"reach": self.clip / step})
+            noise = discrete_gaussian(size, sigma, words)
             steps = total.mul_(1 / step).round_().numpy()
             np.add(steps, noise, out=steps)
         total.mul_((step or 1.0) / divisor)

@@ -191,6 +191,25 @@ def test_noise_is_normal_of_the_stated_deviation(
     assert stats.kstest(found / deviation, "norm").pvalue > 1e-4
 
 
+def test_noise_is_wider_than_stated_by_what_makes_it_a_rounded_gaussian(
+    line, pull, local_update, monkeypatch
+):
+    drawn = []
+    home = importlib.import_module("folkmoot.local.dpsgd")
+    monkeypatch.setattr(
+        home,
+        "discrete_gaussian",
+        lambda size, sigma, words: drawn.append(sigma) or np.zeros(size, int),
+    )
+    work = fm.local.sgd(line([0.0] * 4), lr=1.0, batch_size=None)
+
+    local_update(private(work, clip=2.0, noise_multiplier=1.5), pull([1.0] * 4))
+
+    # A step is 2^-10 of the noise, which is less than 2^-8 clip / sqrt(4); 4 steps^2 are added.
+    step = 2.0 * 1.5 / 1024
+    assert drawn == [pytest.approx(math.sqrt((1.5 * 2.0 / step) ** 2 + 4), rel=1e-12)]
+
+
 def test_no_two_steps_clients_or_rounds_share_noise(line, pull, local_update):
     work = fm.local.sgd(line([0.0] * 1_000), lr=1.0, batch_size=2, steps=2)
     work, data = private(work, noise_multiplier=1.0), pull([0.0] * 1_000, rows=4)
