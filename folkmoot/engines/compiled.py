@@ -20,7 +20,7 @@ from folkmoot.core.algorithm import Batch, LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut, Opener, Setting
 from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
-from folkmoot.engines.fallback import UnfitError, cause
+from folkmoot.engines.fallback import DRAWN, UnfitError, cause
 from folkmoot.engines.forked import Forked
 from folkmoot.engines.parallel import can_fork, num_cores
 from folkmoot.engines.sequential import Sequential
@@ -53,7 +53,7 @@ def compiled(workers: int | None = None, *, unrolled: int = UNROLLED) -> Opener:
 def refusal(work: LocalWork) -> str | None:
     """Say why a work's step is not compiled, or None."""
     if work.plan.poisson:
-        return "its batches are drawn row by row, and no two have one size"
+        return DRAWN
     objective: Any = work.objective
     model = getattr(objective, "model", None)
     if model is None:
@@ -66,6 +66,14 @@ def refusal(work: LocalWork) -> str | None:
     if not objective.replica().is_plain:
         return "it draws random numbers from the step's key"
     return None
+
+
+def _refuse(work: LocalWork, reason: str | None) -> None:
+    if reason:
+        raise UnfitError(
+            f"The step of work {work.name!r} cannot be compiled: {reason}. Use "
+            "fm.engines.parallel()."
+        )
 
 
 def _unfit(work: LocalWork, error: Exception) -> UnfitError:
@@ -144,6 +152,10 @@ class Compiled:
             else Forked(setting, workers, self._advance)
         )
 
+    def refuse(self, work: LocalWork) -> None:
+        """Refuse, before anyone is asked, what only the plan must say."""
+        _refuse(work, DRAWN if work.plan.poisson else None)
+
     def ask(
         self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Collected:
@@ -167,12 +179,7 @@ class Compiled:
     def _compile(self, task: Task, cohort: Cohort) -> None:
         """Train one client here, so that workers inherit the compiled program."""
         learn_randomness(self.setting, task, cohort)
-        reason = refusal(task.work)
-        if reason:
-            raise UnfitError(
-                f"The step of work {task.work.name!r} cannot be compiled: {reason}. Use "
-                "fm.engines.parallel()."
-            )
+        _refuse(task.work, refusal(task.work))
         from torch._inductor import config  # a second to import, and only needed here
 
         # No pool of compiling processes: none may be left behind.

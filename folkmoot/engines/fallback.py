@@ -18,6 +18,10 @@ _BY_VALUES = re.compile(r"data-dependent|\.item\(\)", re.IGNORECASE)
 _MOST_LETTERS = 120
 
 
+DRAWN = "its batches are drawn row by row, and no two have one size"
+"""Why no work with Poisson batches is one program."""
+
+
 class UnfitError(SettingsError):
     """Work that an engine cannot run as one program, though each client can be trained alone."""
 

@@ -24,7 +24,7 @@ from folkmoot.core.tree import Tree
 from folkmoot.engines.chunk import add_rows, gather, row, sound, train_together
 from folkmoot.engines.clock import now
 from folkmoot.engines.collect import nothing, upload_bytes
-from folkmoot.engines.fallback import UnfitError, cause
+from folkmoot.engines.fallback import DRAWN, UnfitError, cause
 from folkmoot.engines.padding import may_pad
 from folkmoot.engines.sequential import Sequential
 from folkmoot.engines.stream import learn_randomness, one_thread
@@ -60,7 +60,7 @@ def vectorized(chunk: int | None = None) -> Opener:
 def refusal(work: LocalWork) -> str | None:
     """Say why a work cannot be vectorized, or None."""
     if work.plan.poisson:
-        return "its batches are drawn row by row, and no two have one size"
+        return DRAWN
     objective: Any = work.objective
     model = getattr(objective, "model", None)
     if model is None:
@@ -76,6 +76,14 @@ def refusal(work: LocalWork) -> str | None:
     if objective.replica().is_opaque:
         return "it draws random numbers inside a kernel, where the step's key does not reach"
     return None
+
+
+def _refuse(work: LocalWork, reason: str | None) -> None:
+    if reason:
+        raise UnfitError(
+            f"The model of work {work.name!r} cannot be vectorized: {reason}. Use "
+            "fm.engines.parallel()."
+        )
 
 
 def maps(setting: Setting, task: Task) -> bool:
@@ -111,6 +119,10 @@ class Vectorized:
         self._single = Sequential(setting)
         self._pads: dict[LocalWork, bool] = {}
 
+    def refuse(self, work: LocalWork) -> None:
+        """Refuse, before anyone is asked, what only the plan must say."""
+        _refuse(work, DRAWN if work.plan.poisson else None)
+
     def ask(
         self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Collected:
@@ -119,12 +131,7 @@ class Vectorized:
             return self._single.ask(task, state, cohort, own)
         task = in_precision(task, self.setting)
         learn_randomness(self.setting, task, cohort)
-        reason = refusal(task.work)
-        if reason:
-            raise UnfitError(
-                f"The model of work {task.work.name!r} cannot be vectorized: {reason}. Use "
-                "fm.engines.parallel()."
-            )
+        _refuse(task.work, refusal(task.work))
         expected = example(task)
         collected = nothing(task.aggregator.encode(state, expected, 0))
         clients = fold.ascending(cohort.clients)

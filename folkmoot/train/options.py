@@ -1,12 +1,13 @@
 """What can be known to be wrong with a run's options before any data is touched."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from folkmoot import engines
 from folkmoot.core import VERSION
-from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.algorithm import Algorithm, LocalWork
+from folkmoot.core.engine import Engine
 from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.local.composed import kind_of, refuse_no_work
 
@@ -107,6 +108,14 @@ def refuse_engine(engine: Any, workers: int | None) -> None:
             f"Both workers={workers} and engine= say where clients run. Give one, such as "
             f"fm.engines.parallel({workers})."
         )
+
+
+def refuse_unfit(engine: Engine, works: Sequence[LocalWork]) -> None:
+    """Refuse works that an open engine knows it cannot run: in round 1 they would be charged."""
+    refuse = getattr(engine, "refuse", None)
+    if refuse is not None:
+        for work in works:
+            refuse(work)
 
 
 def _is_whole(value: Any) -> bool:

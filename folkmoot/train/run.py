@@ -32,6 +32,7 @@ from folkmoot.train.options import (
     refuse_no_algorithm,
     refuse_numbers,
     refuse_seed,
+    refuse_unfit,
     refuse_unknown,
 )
 from folkmoot.train.preflight import first_client
@@ -227,6 +228,7 @@ def run(
         contextlib.closing(opener(setting)) as opened,
         display_of(progress) as display,
     ):
+        refuse_unfit(opened, algorithm.works)
         described = {"name": name, **shown, "rounds": rounds, "engine": opened.name}
         settings = described | front.app
         standing = _all_rounds(program, standing, opened, settings, [display, *callbacks], guard)

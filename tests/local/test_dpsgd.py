@@ -500,6 +500,20 @@ def test_engines_that_map_or_compile_steps_refuse(engine):
         run(fm.fedavg(small()), engine=engine)
 
 
+@pytest.mark.parametrize("engine", [fm.engines.vectorized(), fm.engines.compiled(1)])
+def test_such_an_engine_refuses_before_anything_is_charged(engine):
+    begun = []
+    work = fm.local.sgd(fm.classifier(dense()), lr=0.1, batch_size=10)
+
+    with fm.privacy.Ledger(unit="example", epsilon=100, delta=1e-3) as ledger:
+        promise = fm.DP(unit="example", noise_multiplier=1.0, delta=1e-3, clip=1.0, ledger=ledger)
+        with pytest.raises(SettingsError, match="drawn row by row"):
+            run(fm.fedavg(work), engine=engine, privacy=promise, callbacks=[begun.append])
+
+        assert not begun
+        assert not ledger.charges
+
+
 def test_what_is_not_exact_gives_way_to_the_streams():
     shown = str(run(fm.fedavg(small()), exact=False))
 
