@@ -20,6 +20,8 @@ complete clients sign who survived against an active server too, and check their
 
 from collections.abc import Callable, Generator
 
+import numpy as np
+
 from folkmoot.core.errors import SettingsError
 from folkmoot.secagg import shamir
 from folkmoot.secagg.checks import (
@@ -180,8 +182,7 @@ def _hold(own: Own, delivery: Delivery) -> None:
         raise own.refusal("own peers", f"sent shares of {names(own, strangers)}, who are none.")
     enough(own, len(delivery.by_peer), "dealt shares")
     for peer, sealed in delivery.by_peer.items():
-        key = own.channels[peer]
-        shares = open_shares(key, own.terms.digest, peer, own.position, sealed)
+        shares = open_shares(own.channels[peer], own.terms.digest, peer, own.position, sealed)
         if shares is None:
             name = own.terms.clients[peer]
             raise own.refusal("sealed shares", f"what {name!r} sealed for it does not open.")
@@ -191,6 +192,17 @@ def _hold(own: Own, delivery: Delivery) -> None:
 
 def _mask(own: Own, vectors: Vectors | Callable[[], Vectors]) -> Masked:
     """Expand all masks, then add the vectors."""
+    total = _expanded(own)
+    if callable(vectors):
+        vectors = vectors()
+        check_vectors(own, vectors)
+    for hidden, vector in zip(total, vectors, strict=True):
+        hidden += vector
+    return Masked(tuple(total))
+
+
+def _expanded(own: Own) -> list[np.ndarray]:
+    """Return the sum of this client's masks, and forget what they come from."""
     me, pairs = own.position, {p: m for p, m in own.pair_masks.items() if p in own.held}
     plus = [mask for peer, mask in pairs.items() if me < peer]
     minus = [mask for peer, mask in pairs.items() if me > peer]
@@ -198,12 +210,7 @@ def _mask(own: Own, vectors: Vectors | Callable[[], Vectors]) -> Masked:
     add_masks(total, [own_mask(own.terms.digest, me, own.keys.seed), *plus], minus)
     own.pair_masks.clear()
     del own.keys
-    if callable(vectors):
-        vectors = vectors()
-        check_vectors(own, vectors)
-    for hidden, vector in zip(total, vectors, strict=True):
-        hidden += vector
-    return Masked(tuple(total))
+    return total
 
 
 def _reveal(own: Own) -> Reveal:
