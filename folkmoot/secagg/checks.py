@@ -30,8 +30,8 @@ class Own(Hidden):
         self.pair_masks: dict[int, bytes] = {}
         self.held: dict[int, tuple[int, int]] = {}
         """Shares of seed and mask key, of peers that dealt them (U2), and of the client itself."""
-        self.survivors: set[int] = set()
-        """Whose vectors are in the sum (U3)."""
+        self.survivors = np.zeros(len(terms.clients), dtype=bool)
+        """Whose vectors are in the sum (U3), by position."""
         self.bitmap = b""
         self.revealed: dict[int, int] = {}
         """The kind of share that was shown of each."""
@@ -76,16 +76,16 @@ def check_signed(own: Own, peer: int, advert: Advert, roster: Roster) -> None:
 def believe(own: Own, survivors: Survivors) -> None:
     """Check who is said to have survived, as far as this client can."""
     try:
-        alive = set(messages.from_bitmap(survivors.bitmap, own.terms))
+        alive = messages.from_bitmap(survivors.bitmap, own.terms)
     except SecureError as error:
         raise own.refusal("survivors", str(error)) from None
-    if own.position not in alive:
+    if not alive[own.position]:
         raise own.refusal("own survival", "it answered, and is said to have dropped out.")
-    if unheard := (alive & set(own.peers)) - own.held.keys():
+    if unheard := {peer for peer in own.peers if alive[peer] and peer not in own.held}:
         who = names(own, unheard)
         raise own.refusal("survivors", f"{who} dealt no shares, and are said to have survived.")
-    if len(alive) < own.terms.quorum:
-        raise own.refusal("quorum", f"{len(alive)} survived, of at least {own.terms.quorum}.")
+    if (count := int(alive.sum())) < own.terms.quorum:
+        raise own.refusal("quorum", f"{count} survived, of at least {own.terms.quorum}.")
     own.survivors, own.bitmap = alive, survivors.bitmap
 
 
@@ -94,7 +94,7 @@ def check_signatures(own: Own, signatures: Signatures, roster: Roster) -> None:
     text, least = survivors_text(own.terms.digest, own.bitmap), own.terms.threshold
     count = int(own.terms.complete)  # By its own, which counts where it holds a share of its own.
     for peer, signature in signatures.by_peer.items():
-        if peer in own.survivors and peer in own.held and peer != own.position:
+        if peer in own.held and own.survivors[peer] and peer != own.position:
             count += signed(roster.get(own.terms.clients[peer], b""), signature, text)
         if count >= least:
             return

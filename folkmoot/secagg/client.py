@@ -217,7 +217,7 @@ def _reveal(own: Own) -> Reveal:
     """Show of each one share, and forget the others."""
     if own.revealed:
         raise own.refusal("one answer", "it has shown its shares.")
-    own.revealed = {peer: SEED if peer in own.survivors else MASK for peer in sorted(own.held)}
+    own.revealed = {peer: SEED if own.survivors[peer] else MASK for peer in sorted(own.held)}
     shown = {peer: (kind, own.held[peer][kind]) for peer, kind in own.revealed.items()}
     own.held.clear()
     return Reveal(shown)

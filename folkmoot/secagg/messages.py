@@ -169,20 +169,20 @@ def as_bitmap(positions: Iterable[int], terms: Terms) -> bytes:
     return np.packbits(found, bitorder="little").tobytes()
 
 
-def from_bitmap(bitmap: bytes, terms: Terms) -> list[int]:
-    """Return the positions that bits stand for, ascending.
+def from_bitmap(bitmap: bytes, terms: Terms) -> np.ndarray:
+    """Return whether each position's bit is set: (number of clients,), bool.
 
     Raises:
         SecureError: If there are too few bits, or one stands for nobody.
     """
+    n = len(terms.clients)
     bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little")
-    found = [int(position) for position in np.flatnonzero(bits)]
-    if len(bitmap) != bitmap_bytes(terms) or (found and found[-1] >= len(terms.clients)):
+    if len(bitmap) != bitmap_bytes(terms) or bits[n:].any():
         raise SecureError(
-            f"Survivors are {len(terms.clients)} bits for as many clients, but found "
-            f"{len(bitmap)} bytes with bits up to {max(found, default=0)}."
+            f"Survivors are {n} bits for as many clients, but found {len(bitmap)} bytes with bits "
+            f"up to {max(np.flatnonzero(bits), default=0)}."
         )
-    return found
+    return bits[:n].astype(bool)
 
 
 def _opened(data: bytes, terms: Terms) -> tuple[type[Message], memoryview]:

@@ -7,6 +7,7 @@ Arithmetic on Python's integers takes longer for some numbers than for others. H
 by nobody who is not on the machine itself, and each secret lives for one round.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from folkmoot.secagg.primitives import entropy
@@ -75,16 +76,13 @@ def weights(points: Sequence[int]) -> list[int]:
     Args:
         points: Distinct, from 1 up; as many as the threshold.
     """
-    # weight_i = prod_{j != i} x_j / (x_j - x_i); all quotients share one modular inverse.
-    tops, bottoms = [], []
-    for mine in points:
-        top = bottom = 1
-        for other in points:
-            if other != mine:
-                top, bottom = top * other, bottom * (other - mine)
-        tops.append(top)
-        bottoms.append(bottom % PRIME)
-    return [top * inverse % PRIME for top, inverse in zip(tops, _inverses(bottoms), strict=True)]
+    # weight_i = prod_{j != i} x_j / (x_j - x_i) = (prod_j x_j) / (x_i prod_{j != i} (x_j - x_i))
+    whole = math.prod(points)
+    bottoms = [
+        mine * math.prod([other - mine for other in points if other != mine]) % PRIME
+        for mine in points
+    ]
+    return [whole * inverse % PRIME for inverse in _inverses(bottoms)]
 
 
 def join(shares: Sequence[int], lagrange: Sequence[int]) -> bytes | None:
