@@ -23,6 +23,7 @@ _HOMES = {
     # The front door
     "DP": "folkmoot.privacy.dp:DP",
     "Evaluation": "folkmoot.train.compared:Evaluation",
+    "Secure": "folkmoot.secagg.secure:Secure",
     "Result": "folkmoot.train.result:Result",
     "check": "folkmoot.train.check:check",
     "evaluate": "folkmoot.evaluation:evaluate",
@@ -75,6 +76,7 @@ _HOMES = {
     "metrics": "folkmoot.local.metrics",
     "optimizers": "folkmoot.optimizers",
     "privacy": "folkmoot.privacy",
+    "secagg": "folkmoot.secagg",
     "sampling": "folkmoot.train.sampling",
     "schedules": "folkmoot.schedules",
     "stopping": "folkmoot.train.stopping",

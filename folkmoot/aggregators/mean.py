@@ -4,6 +4,7 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 2017, arXiv:1602.05629 (the mean weighted by examples).
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.aggregators.faults import misfit, not_finite
+from folkmoot.aggregators.fielded import Parts, fielded
 from folkmoot.aggregators.within import within
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
@@ -168,7 +170,10 @@ def _linear(
         vector, codec = stages.decode(state.codec, added.value["vector"], key)
         return state.layout.unpack(vector * share), counts, state._replace(codec=codec)
 
-    return Aggregator(name, init, encode, decode)
+    parts = Parts(name, codecs, weigh, divisor, weighted=largest_weight != 1.0)
+    return Aggregator(
+        name, init, encode, decode, fielded=functools.partial(fielded, parts) if counted else None
+    )
 
 
 def _rounded_mean(total: Sum, like: Tree) -> Tree:

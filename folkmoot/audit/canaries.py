@@ -22,6 +22,7 @@ from folkmoot.audit.evidence import covariance_of, evidence
 from folkmoot.audit.one_run import guess, refuse_shares
 from folkmoot.audit.report import Audit
 from folkmoot.audit.seating import (
+    NO_LOT,
     clip_norm,
     first_norm,
     free_ids,
@@ -48,6 +49,7 @@ from folkmoot.engines import sequential
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
+from folkmoot.secagg.secure import Secure
 from folkmoot.train.run import run
 from folkmoot.train.sampling import Draw, Sampling
 
@@ -66,6 +68,7 @@ def audit(
     sampling: Sampling | Draw | None = None,
     personal: Keep | None = None,
     privacy: DP | None = None,
+    secure: Secure | str | bool = False,
     canaries: int | None = None,
     norm: float | None = None,
     delta: float = 1e-5,
@@ -79,9 +82,9 @@ def audit(
     (`audit_examples`).
 
     Args:
-        algorithm, clients, rounds, cohort, sampling, personal, privacy, engine: As for `fm.run`.
-            The engine is the sequential one where none is given. Without `privacy` the report
-            says what a run without a promise gives away.
+        algorithm, clients, rounds, cohort, sampling, personal, privacy, secure, engine: As for
+            `fm.run`. The engine is the sequential one where none is given. Without `privacy` the
+            report says what a run without a promise gives away.
         canaries: Seats for canaries, each taken by a fair coin; None is 1,000, or as many as the
             model has numbers or delta allows.
         norm: L2 norm of a canary's update; None is far beyond the clip, or without privacy ten
@@ -122,7 +125,8 @@ def audit(
     enlarged = ClientData(
         [*federation.ids, *ids], of_seats(federation, ids), name=f"{federation.name} with canaries"
     )
-    lot = lot_of(privacy, sampling, cohort, len(enlarged))
+    # The server of a secure sum knows who is in it.
+    lot = NO_LOT if secure else lot_of(privacy, sampling, cohort, len(enlarged))
     bound = clip_norm(privacy, layout) if privacy else _LOUDER * first_norm(algorithm, federation)
     seats = Seats(
         ids=ids,
@@ -143,6 +147,7 @@ def audit(
             cohort=cohort,
             sampling=sampling,
             privacy=privacy,
+            secure=secure,
             seed=seed,
             engine=with_canaries(engine or sequential(), watch),
             evaluate_every=rounds,
@@ -181,6 +186,7 @@ def assert_private(
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
     personal: Keep | None = None,
+    secure: Secure | str | bool = False,
     canaries: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -189,9 +195,10 @@ def assert_private(
     """Audit a run in a test, and fail if its promise is refuted.
 
     Args:
-        algorithm, clients, rounds, privacy, cohort, sampling, personal, canaries, confidence, seed,
-            engine: As for `audit`. A right program fails once in 1 / (1 - confidence) tests at
-            most, and mostly far more rarely; with `seed` and seeded noise always or never.
+        algorithm, clients, rounds, privacy, cohort, sampling, personal, secure, canaries,
+            confidence, seed, engine: As for `audit`. A right program fails once in
+            1 / (1 - confidence) tests at most, and mostly far more rarely; with `seed` and seeded
+            noise always or never.
 
     Returns:
         The report, of a promise that holds.
@@ -207,6 +214,7 @@ def assert_private(
         sampling=sampling,
         personal=personal,
         privacy=privacy,
+        secure=secure,
         canaries=canaries,
         confidence=confidence,
         seed=seed,

@@ -44,6 +44,10 @@ class Lot(NamedTuple):
     tells nothing of a seat."""
 
 
+NO_LOT = Lot(None, False)
+"""Every round may ask anyone, and the auditor may know whom it has asked."""
+
+
 def lot_of(
     privacy: DP | None,
     sampling: Sampling | Draw | None,
@@ -52,7 +56,7 @@ def lot_of(
 ) -> Lot:
     """Return what a promise claims of its cohorts."""
     if privacy is None or privacy.mechanism is not None:
-        return Lot(None, False)
+        return NO_LOT
     if privacy.trust == "local":
         return Lot(None, True)
     drawn = private_sampling(privacy, sampling, cohort)
@@ -63,7 +67,7 @@ def lot_of(
         return Lot(event.rate, False, others_known=False)
     if isinstance(event, PoissonGaussian):
         return Lot(event.rate, False)
-    return Lot(None, False)
+    return NO_LOT
 
 
 def largest_exchange(algorithm: Algorithm, population: int) -> Layout:

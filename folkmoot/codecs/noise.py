@@ -26,7 +26,7 @@ from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
 
-_ROUNDING_VARIANCE = 4.0
+ROUNDING_VARIANCE = 4.0
 """r^2 of the argument above, in steps^2."""
 
 
@@ -84,7 +84,7 @@ def sigma_of(deviation: float, state: Tree) -> float:
     """Return the sigma, in steps, of noise with a deviation in units of the longest vector."""
     if not deviation:
         return 0.0
-    return math.sqrt((deviation * float(state["reach"])) ** 2 + _ROUNDING_VARIANCE)
+    return math.sqrt((deviation * float(state["reach"])) ** 2 + ROUNDING_VARIANCE)
 
 
 def integers(size: int, sigma: float, words: Words) -> Tensor:

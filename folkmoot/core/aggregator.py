@@ -88,3 +88,6 @@ class Aggregator(NamedTuple):
     bounded: "Callable[[tuple[Codec, ...], tuple[Codec, ...], float], Aggregator] | None" = None
     """`bounded(before, after, divisor)`: this rule with more stages before and after its own, in
     which no client counts more than another; None where there is no such rule."""
+    fielded: "Callable[[Codec, int, float], Aggregator] | None" = None
+    """`fielded(field, most, norm)`: this rule as a sum of whole numbers, of weights up to `most`,
+    with a clip that begins at `norm` where nothing bounds an update; None where there is none."""

@@ -32,6 +32,8 @@ class Bounds(NamedTuple):
     """Standard deviation of the noise in the sum, in units of `l2`; 0 without a noise stage."""
     expected: float = 1.0
     """Vectors that a sum holds on average: what it is divided by, whoever answers."""
+    largest: float = math.inf
+    """Largest absolute coordinate that is to be expected, where it is smaller than `l2`."""
 
 
 class Layout(NamedTuple):
@@ -150,10 +152,5 @@ def chain(*codecs: Codec) -> Codec:
 
 
 _PASS = Codec(
-    "pass",
-    lambda bounds, layout: ({}, bounds),
-    lambda state, vector, key: vector,
-    lambda state, total, key: (total, state),
-    raw_bytes,
-    raw_vector,
+    "pass", lambda b, _: ({}, b), lambda s, v, k: v, lambda s, t, k: (t, s), raw_bytes, raw_vector
 )

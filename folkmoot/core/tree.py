@@ -59,14 +59,8 @@ def aligned(tree: Tree, other: Tree) -> list[Tensor]:
 
 def like(tree: Tree, tensors: Iterable[Tensor]) -> Tree:
     """Return a tree of the structure of `tree` that holds `tensors` in order."""
-    return _fill(tree, iter(tensors))
-
-
-def _fill(tree: Tree, source: Iterator[Tensor]) -> Tree:
-    return {
-        key: _fill(value, source) if isinstance(value, dict) else next(source)
-        for key, value in tree.items()
-    }
+    source = iter(tensors)
+    return map(lambda leaf: next(source), tree)
 
 
 def map(function: Callable[..., Tensor], *trees: Tree) -> Tree:

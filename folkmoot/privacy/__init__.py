@@ -15,6 +15,7 @@ from folkmoot.privacy.events import (
     LocalGaussian,
     PoissonGaussian,
     Pure,
+    Skellam,
     adjacency,
 )
 from folkmoot.privacy.ledger import Ledger
@@ -30,6 +31,7 @@ __all__ = [
     "LocalGaussian",
     "PoissonGaussian",
     "Pure",
+    "Skellam",
     "Tree",
     "adjacency",
     "cohort_for",

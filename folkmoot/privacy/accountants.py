@@ -24,6 +24,7 @@ from folkmoot.privacy.events import (
     LocalGaussian,
     PoissonGaussian,
     Pure,
+    Skellam,
     adjacency,
     is_open,
 )
@@ -89,7 +90,7 @@ def delta_of(charges: Iterable[Charge], epsilon: float) -> float:
         return 0.0
     if _all(merged, Gaussian, LocalGaussian):
         return min(found)
-    by_any = delta_by_divergences if _replaces(merged) else delta_by_losses
+    by_any = delta_by_divergences if _by_divergences_alone(merged) else delta_by_losses
     return min(*found, by_any(merged, epsilon))
 
 
@@ -206,7 +207,7 @@ def _epsilon(charges: tuple[Charge, ...], delta: float) -> float:
         least = _sum_of_pure(charges)
     if _all(charges, Gaussian, LocalGaussian):
         return least
-    if _replaces(charges):
+    if _by_divergences_alone(charges):
         return min(least, epsilon_by_divergences(charges, delta))
     found, settled = epsilon_by_losses(charges, delta, min(epsilon_guess(charges, delta), least))
     # Divergences have no grid: they do better for very many rounds, or a very small delta.
@@ -234,8 +235,9 @@ def _all(charges: Sequence[Charge], *kinds: type) -> bool:
     return all(isinstance(event, kinds) for event, _ in charges)
 
 
-def _replaces(charges: Sequence[Charge]) -> bool:
-    return any(adjacency(event) == REPLACE for event, _ in charges)
+def _by_divergences_alone(charges: Sequence[Charge]) -> bool:
+    """Tell whether something is there of which no privacy loss distribution is known here."""
+    return any(adjacency(event) == REPLACE or isinstance(event, Skellam) for event, _ in charges)
 
 
 def _sum_of_pure(charges: Sequence[Charge]) -> float:
@@ -253,7 +255,7 @@ def _shift_without_lot(charges: Sequence[Charge]) -> float | None:
     """Return the sensitivity of all Gaussian noise together, over its deviation; None for other."""
     shifts = []
     for event, times in charges:
-        if isinstance(event, Laplace | Pure):
+        if isinstance(event, Laplace | Pure | Skellam):
             return None
         # One who joins a full cohort takes another's place; alone, one's own is replaced.
         twice = isinstance(event, FixedSizeGaussian | CappedPoissonGaussian | LocalGaussian)

@@ -22,6 +22,7 @@ from folkmoot.privacy.events import (
     LocalGaussian,
     PoissonGaussian,
     Pure,
+    Skellam,
 )
 from folkmoot.privacy.library import accounting, quiet, scipy_part
 
@@ -85,10 +86,32 @@ def _divergences(event: Event) -> np.ndarray:
         case LocalGaussian(noise):
             # What one client sends is up to twice the norm from what it might have sent.
             return ORDERS * 2 / noise**2
+        case Skellam(noise, reach, size):
+            return skellam_divergences(ORDERS, (noise * reach) ** 2, reach, _l1(reach, size))
         case Laplace(noise):
             return _by_library(dp.LaplaceDpEvent(noise))
         case Pure(epsilon):
             return _randomized_response(epsilon)
+
+
+def skellam_divergences(orders: np.ndarray, variance: float, l2: float, l1: float) -> np.ndarray:
+    """Return the divergences of Skellam noise between sums that are so far apart, by order.
+
+    Args:
+        orders: Above 1.
+        variance: Of the noise.
+        l2, l1: Norms of the difference, a vector of whole numbers.
+
+    Source: Agarwal, Kairouz, Liu, NeurIPS 2021, arXiv:2110.04995, theorem 3.5.
+    """
+    close = ((2 * orders - 1) * l2**2 + 6 * l1) / (4 * variance**2)
+    found: np.ndarray = orders * l2**2 / (2 * variance) + np.minimum(close, 1.5 * l1 / variance)
+    return found
+
+
+def _l1(l2: float, size: int) -> float:
+    """Return the largest L1 norm of whole numbers with an L2 norm: none is above its square."""
+    return min(l2**2, math.sqrt(size) * l2)
 
 
 def _by_library(event: object, replace: bool = False) -> np.ndarray:

@@ -92,6 +92,23 @@ class LocalGaussian:
 
 
 @dataclass(frozen=True)
+class Skellam:
+    """Skellam noise on a sum of whole numbers in which anyone may take part."""
+
+    noise_multiplier: float
+    """Standard deviation of the noise in the sum over `reach`; 0 hides nothing."""
+    reach: float
+    """Largest L2 norm of one contribution, in the whole numbers that are added."""
+    size: int
+    """Coordinates, which bound the L1 norm."""
+
+    def __post_init__(self) -> None:
+        not_negative(noise_multiplier=self.noise_multiplier)
+        positive(reach=self.reach)
+        _whole(size=self.size)
+
+
+@dataclass(frozen=True)
 class Laplace:
     """Laplace noise on a sum in which anyone may take part."""
 
@@ -118,6 +135,7 @@ Event = (
     | CappedPoissonGaussian
     | FixedSizeGaussian
     | LocalGaussian
+    | Skellam
     | Laplace
     | Pure
 )

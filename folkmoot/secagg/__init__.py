@@ -12,6 +12,8 @@ from folkmoot.secagg.book import PHASES, Answers, Ask, Opened
 from folkmoot.secagg.client import client
 from folkmoot.secagg.graph import degree_and_threshold
 from folkmoot.secagg.messages import ClientMessage, ServerMessage, decode, encode
+from folkmoot.secagg.recording import Record, transcript
+from folkmoot.secagg.secure import Secure
 from folkmoot.secagg.server import server
 from folkmoot.secagg.terms import Demands, Terms, terms, weakness
 from folkmoot.secagg.together import Seen, together
@@ -23,6 +25,8 @@ __all__ = [
     "ClientMessage",
     "Demands",
     "Opened",
+    "Record",
+    "Secure",
     "Seen",
     "ServerMessage",
     "Terms",
@@ -33,5 +37,6 @@ __all__ = [
     "server",
     "terms",
     "together",
+    "transcript",
     "weakness",
 ]

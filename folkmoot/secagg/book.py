@@ -85,18 +85,16 @@ class Book:
             QuorumError: If they are too few.
         """
         came: set[int] = set()
-        heard: set[ClientId] = set()
         for name, answer in answers.items() if isinstance(answers, Mapping) else answers:
             if name not in asked.messages:
                 self.fault(name, asked.phase, "it was not asked.")
-            elif name in heard:
+            elif (position := self.terms.positions[name]) in came:
                 self.fault(name, asked.phase, "it answered twice; the first answer counts.")
             else:
-                heard.add(name)
-                position = self.terms.positions[name]
                 try:
                     accept(position, self._read(answer, kind))
                 except SecureError as error:
+                    # Something late or foreign; a good answer may still come.
                     self.fault(name, asked.phase, str(error))
                 else:
                     came.add(position)

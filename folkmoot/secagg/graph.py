@@ -1,14 +1,14 @@
 """Who masks with whom: a k-regular graph over the cohort, and how many shares open a secret.
 
 Bell, Bonawitz, Gascon, Lepoint, Raykova, "Secure Single-Server Aggregation with (Poly)Logarithmic
-Overhead", CCS 2020, ePrint 2020/704, theorems 3.10 and 4.11 and their appendix on parameters.
+Overhead", CCS 2020, ePrint 2020/704: their graphs, and their parameters for both servers.
 
 With n clients, of whom a share gamma colludes with the server and a share delta drops out, degree
 and threshold are such that, but for a probability of 2^-40, no client has as many corrupt
 neighbours as the threshold and the honest survivors stay connected; and, but for 2^-20, every
-client keeps as many neighbours as the threshold. Which of the two secrets of a client is opened can
-then not depend on who is asked: against a server that tells clients different things, two of them
-would need twice the threshold in shares, and there are fewer.
+client keeps as many neighbours as the threshold. Against a server that tells clients different
+things the threshold is higher: both secrets of a client would take twice as many shares, and all
+its neighbours, of whom the honest show one kind each, have fewer.
 """
 
 import functools
@@ -92,9 +92,9 @@ def thresholds(n: int, degree: int, corrupt: float, dropped: float, threat: str)
 def complete_threshold(n: int, corrupt: float, threat: str) -> int:
     """Return the least safe threshold where all clients share with all.
 
-    Bonawitz et al., CCS 2017, theorems 6.3 and 6.5: t > corrupt; against an active server
-    2t > n + corrupt, or honest clients who were told different things would between them and the
-    corrupt show both secrets of somebody.
+    Bonawitz et al., CCS 2017, section 6: t > corrupt. Against an active server 2t > n + corrupt,
+    or honest clients who were told different things would, with the corrupt, show both secrets of
+    somebody.
     """
     bad = part(n, corrupt)
     least = bad + 1 if threat == "honest" else (n + bad) // 2 + 1

@@ -21,6 +21,7 @@ from folkmoot.engines.parallel import num_cores
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
+from folkmoot.secagg.secure import Secure, as_secure
 from folkmoot.train.census import Fault, gather, held_out_faults, look
 from folkmoot.train.check_report import CheckReport
 from folkmoot.train.evaluation import Judge, shards
@@ -39,6 +40,7 @@ from folkmoot.train.options import (
 )
 from folkmoot.train.private import private
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
+from folkmoot.train.secure import secured
 from folkmoot.train.trials import cost_of, try_clients, try_held_out
 
 EVALUATIONS = 50
@@ -55,6 +57,7 @@ def check(
     sampling: Sampling | Draw | None = None,
     personal: Keep | None = None,
     privacy: DP | None = None,
+    secure: Secure | str | bool = False,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -71,7 +74,7 @@ def check(
         algorithm: What would be run, such as `fedavg(work)`.
         clients: Whose data, as for `run`.
         rounds: Rounds that would be run, for the estimate of time.
-        cohort, sampling, personal, privacy, test, seed, workers, precision: As for `run`.
+        cohort, sampling, personal, privacy, secure, test, seed, workers, precision: As for `run`.
         evaluate_every, client_tests, best: As for `run`.
         most_clients: Clients that are looked at; of more a sample, which `seed` draws.
 
@@ -110,7 +113,7 @@ def check(
     judged = client_tests and federation.has_tests
     if privacy is not None:
         algorithm, sampling, warned, spoilt = _private(
-            privacy, algorithm, gathered.ids, rounds, cohort, sampling
+            privacy, algorithm, gathered.ids, rounds, cohort, sampling, secure
         )
         cohort = cohort if sampling is None else None
         judged = judged and getattr(privacy, "client_tests", False)
@@ -118,6 +121,11 @@ def check(
             report, faults=(*report.faults, *spoilt), cautions=(*report.cautions, *warned)
         )
     expected, faults = _sampling_faults(gathered.ids, sampling, cohort, seed)
+    if secure:
+        judged = judged and privacy is not None and privacy.client_tests
+        inside = privacy is not None and privacy.unit == "client"
+        algorithm, spoilt = _secured(secure, algorithm, len(gathered.ids), expected, inside)
+        faults = [*faults, *spoilt]
     setting, more = _objective_faults(algorithm, setting, precision, best, judged)
     chosen = _chosen(federation, seed, most_clients)
     objective = algorithm.objective
@@ -212,15 +220,34 @@ def _private(
     rounds: int,
     cohort: int | float | None,
     sampling: Sampling | Draw | None,
+    secure: Secure | str | bool,
 ) -> tuple[Algorithm, Sampling | Draw | None, list[Fault], list[Fault]]:
     """Return the private algorithm and its sampling, what should be known of it, and why not."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            plan = private(privacy, algorithm, ids, rounds, cohort, sampling)
+            sums = as_secure(secure)
+            plan = private(privacy, algorithm, ids, rounds, cohort, sampling, sums)
         except SettingsError as error:
             return algorithm, sampling, [], [Fault("settings", str(error))]
     return plan.algorithm, plan.sampling, [Fault("settings", str(w.message)) for w in caught], []
+
+
+def _secured(
+    secure: Secure | str | bool,
+    algorithm: Algorithm,
+    population: int,
+    expected: float | None,
+    inside: bool,
+) -> tuple[Algorithm, list[Fault]]:
+    """Return the algorithm whose sums are secure, or why they cannot be."""
+    try:
+        sums = as_secure(secure)
+        if sums is None or expected is None:
+            return algorithm, []
+        return secured(sums, algorithm, population, expected, private=inside).algorithm, []
+    except SettingsError as error:
+        return algorithm, [Fault("settings", str(error))]
 
 
 def _sampling_faults(

@@ -7,6 +7,7 @@ from typing import Any
 from folkmoot.core.codec import Codec
 from folkmoot.privacy.accountants import epsilon, epsilon_curve
 from folkmoot.privacy.events import as_json, from_json
+from folkmoot.secagg.graph import part
 from folkmoot.train.guard import Guard
 from folkmoot.train.plan import Private
 
@@ -128,6 +129,17 @@ def assumptions(plan: Private) -> tuple[str, ...]:
             "examples are public."
         )
         found.append("Trusted: each client with its own examples, and nobody else.")
+    elif plan.secure is not None:
+        clients = round(plan.expected)
+        providers, bad = plan.secure.providers(clients), part(clients, plan.secure.corrupt)
+        found.append(
+            f"Trusted: nobody, while the server sees secure sums alone and at most {bad} of "
+            f"{clients} clients collude with it."
+        )
+        found.append(
+            f"Noise: in shares that suffice of {providers} clients; a sum of all {clients} has "
+            f"{clients / providers:.2f} times the variance."
+        )
     elif dp.trust == "local":
         found.append("Trusted: each client, which adds its own noise; the server is not.")
     else:

@@ -4,11 +4,8 @@ A round is atomic. What it starts from is a `Snapshot`, what it ends with is ano
 without a usable answer leaves everything but its number as it was.
 """
 
-import math
 from collections.abc import Generator
 from typing import Any, NamedTuple
-
-import torch
 
 from folkmoot.aggregators.faults import not_finite
 from folkmoot.core import fold, rng
@@ -24,11 +21,10 @@ from folkmoot.engines.stream import one_thread
 from folkmoot.engines.tasks import example
 from folkmoot.local.parts import PARTS
 from folkmoot.train.guard import Guard
+from folkmoot.train.laid_out import laid_out, remembered
 from folkmoot.train.releases import Decoded
 from folkmoot.train.states import ClientStates
 
-_MANY = 4
-"""Expected cohorts that a private sum has room for, whoever is there in the first round."""
 _UNASKED = (Collected(Sum({}, 0.0, {}, 0), {}, [], 0.0, 0), None)
 
 
@@ -60,6 +56,8 @@ class RoundReport(NamedTuple):
     """The noise of a private round's first mean over what stands out of it."""
     skipped: str | None = None
     """Why the round had no result; the model is then as it was."""
+    told: dict[str, int] | None = None
+    """What secure sums tell of all updates together: how many were clipped, and the like."""
 
 
 def first_snapshot(algorithm: Algorithm) -> Snapshot:
@@ -113,16 +111,16 @@ def run_round(
                 guard.end(cohort.round, exchange)
             return Snapshot(cohort.round, done.value, codecs, own), report
         check_task(algorithm, task)
-        state = _aggregator_state(task, cohort, codecs.get(f"{exchange}"), exchange)
+        state = laid_out(task, cohort, codecs.get(f"{exchange}"), exchange)
         asked = cohort._replace(exchange=exchange)
         kept = guard.releases.find(cohort.round, exchange) if guard else None
         # What was released before is not asked for again, unless clients' states are wanted too.
         again = kept is None or task.work.own is not None
         if guard is not None and again:
             guard.charge(cohort.round, exchange, task, state.bounds)
-        collected, gathered = _ask(engine, task, state, asked, own, seed) if again else _UNASKED
-        report = _added(report, collected, task, cohort)
         try:
+            collected, gathered = _ask(engine, task, state, asked, own, seed) if again else _UNASKED
+            report = _added(report, collected, task, cohort)
             # A private sum of nobody is noise, which is released like any other: that a run ends
             # here, or why, would tell of a client.
             needed = kept is None and task.aggregator.divisor is None
@@ -133,10 +131,11 @@ def run_round(
             steps.close()
             unchanged = snapshot._replace(round=cohort.round)
             return unchanged, report._replace(answered=0, skipped=str(reason))
+        report = report._replace(told=_together(report.told, decoded.codec.get("told", {})))
         if guard is not None and not exchange:
             loud = guard.noise_to_signal(state, decoded.value)
             report = report._replace(noise_to_signal=loud)
-        codecs[f"{exchange}"] = _remembered(state, decoded.codec)
+        codecs[f"{exchange}"] = remembered(state, decoded.codec)
         own = own.updated(collected.own)
         members = task.aggregator.divisor or collected.total.count
         answer = Aggregate(decoded.value, members, cohort.population, decoded.counts)
@@ -190,36 +189,11 @@ def check_task(algorithm: Algorithm, task: Any) -> Task:
     return task
 
 
-def _aggregator_state(task: Task, cohort: Cohort, kept: Tree | None, exchange: int) -> State:
-    """Return the state that this exchange's codecs begin with, or go on from.
-
-    Raises:
-        SettingsError: If they were laid out for other vectors, or for fewer clients.
-    """
-    # What is public of a private sum must not tell how many have come.
-    divisor = task.aggregator.divisor
-    most = len(cohort.clients) if divisor is None else max(cohort.population, _MANY * divisor)
-    state = task.aggregator.init(example(task), math.ceil(most))
-    if kept is None or not state.codec:
-        return state
-    size, clients = kept["laid_out"].tolist()
-    grown = bool(state.bounds.noise) and state.bounds.clients > clients
-    if state.layout.size != size or grown:
-        raise SettingsError(
-            f"Exchange {exchange + 1} of round {cohort.round} sends {state.layout.size} numbers of "
-            f"at most {state.bounds.clients} clients, but its stages were laid out for {size} of "
-            f"at most {clients}. An exchange must send as many in every round: ask for something "
-            "else as an exchange of its own, after the others."
-        )
-    return state._replace(codec=kept["codec"])
-
-
-def _remembered(state: State, codec: Tree) -> Tree:
-    """Return what is kept of an exchange's codecs: their state, and for what it was laid out."""
-    if not codec:
-        return codec
-    laid_out = torch.tensor([state.layout.size, state.bounds.clients])
-    return {"codec": codec, "laid_out": laid_out}
+def _together(told: dict[str, int] | None, more: Tree) -> dict[str, int] | None:
+    """Add what another exchange tells."""
+    if not more:
+        return told
+    return {name: int(number) + (told or {}).get(name, 0) for name, number in more.items()}
 
 
 def _decoded(

@@ -12,7 +12,6 @@ from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.local.composed import kind_of, refuse_no_work
 
 PLANNED = {
-    "secure": "secure aggregation",
     "compress": "compression",
     "fleet": "a fleet of slow and absent devices",
     "deadline_s": "a fleet of slow and absent devices",

@@ -12,6 +12,7 @@ from folkmoot.engines.tasks import example
 from folkmoot.privacy.calibrate import noise_for
 from folkmoot.privacy.dp import DP
 from folkmoot.privacy.events import Charge
+from folkmoot.secagg.secure import Secure
 from folkmoot.train.loop import begun, check_task
 from folkmoot.train.sampling import Sampling
 
@@ -48,6 +49,8 @@ class Private(NamedTuple):
     loudness: Callable[[State], float] | None = None
     """From an exchange's state to the L2 norm that its mean's noise has on average; None where that
     is not known."""
+    secure: Secure | None = None
+    """The secure sums in which clients add the noise; None where a server, or each alone, does."""
 
     @property
     def noise_to_signal(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.errors import SettingsError
 from folkmoot.privacy.dp import DP
+from folkmoot.secagg.secure import Secure
 from folkmoot.train.plan import Private
 from folkmoot.train.private_clients import of_clients
 from folkmoot.train.private_examples import of_examples
@@ -20,6 +21,7 @@ def private(
     rounds: int | None = None,
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
+    secure: Secure | None = None,
 ) -> Private:
     """Plan a run with differential privacy, and warn where noise will drown what is learnt.
 
@@ -29,6 +31,7 @@ def private(
         clients: Everyone who may be asked; with their examples, where these are hidden.
         rounds: Rounds of the run; None where the noise is given and rounds are driven by hand.
         cohort, sampling: As for `run`.
+        secure: What is asked of secure sums, where there are some.
 
     Raises:
         SettingsError: If the parts contradict each other, or something has no bound.
@@ -38,7 +41,7 @@ def private(
             f"privacy must be a budget, such as fm.DP(epsilon=8, delta=1e-5), but is {dp!r}."
         )
     if dp.unit == "client":
-        plan = of_clients(dp, algorithm, clients, rounds, cohort, sampling)
+        plan = of_clients(dp, algorithm, clients, rounds, cohort, sampling, secure)
     elif isinstance(clients, Mapping):
         plan = of_examples(dp, algorithm, clients, rounds, cohort, sampling)
     else:

@@ -37,7 +37,9 @@ from folkmoot.privacy.events import (
     adjacency,
 )
 from folkmoot.privacy.matrix import optimal_bands, participations, sensitivity, tree_height
+from folkmoot.secagg.secure import Secure
 from folkmoot.train.plan import Private, asked_in_a_round, solved
+from folkmoot.train.private_shares import cost, loudness, refuse_beside_secure, stages
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, poisson, separated, uniform
 from folkmoot.train.shielded import private_mean, shielded, with_works
 
@@ -49,6 +51,7 @@ def of_clients(
     rounds: int | None,
     cohort: int | float | None,
     sampling: Sampling | Draw | None,
+    secure: Secure | None = None,
 ) -> Private:
     """Plan a run in which each client is hidden, with all that it holds.
 
@@ -58,17 +61,25 @@ def of_clients(
         clients: Everyone who may be asked.
         rounds: Rounds of the run; None where the noise is given and rounds are driven by hand.
         cohort, sampling: As for `run`; a cohort that is a number is drawn by Poisson sampling.
+        secure: What is asked of secure sums, in which clients then add the noise.
 
     Raises:
         SettingsError: If the parts contradict each other, or a rule has no bound.
     """
     population = len(clients)
-    drawn = private_sampling(dp, sampling, cohort)
+    if secure is not None:
+        refuse_beside_secure(dp)
+        # Who is asked is no secret from the server, and a sum's size must be known to its clients.
+        sampling = as_sampling(sampling, cohort if sampling is None else None)
+    drawn = private_sampling(dp, sampling, None if secure else cohort)
     expected = drawn.expected(population)
     stated, asked = dp.population or population, dp.cohort or expected
     refuse_delta(dp.delta, stated)
     sizes = [size for _, size in asked_in_a_round(algorithm, population)]
+    size, asking = max(sizes, default=0), round(expected)
     event = _event(dp, drawn, population, rounds)
+    if secure is not None:
+        event = cost(secure, asking, size)
     key, paid = _payments(dp, len(sizes), rounds or 1)
 
     def charges_of(noise_multiplier: float) -> list[Charge]:
@@ -77,7 +88,9 @@ def of_clients(
     noise = solved(dp, charges_of, rounds)
     scale = expected / asked
     before = dp.clip if isinstance(dp.clip, Codec) else clip(dp.clip)
-    after = _noise(dp, noise, scale, rounds)
+    after: tuple[Codec, ...] = (_noise(dp, noise, scale, rounds),)
+    if secure is not None:
+        after = stages(dp, secure, noise, asking)
     rule = functools.partial(private_mean, algorithm.name, before, after, expected)
     if dp.trust == "local":
         # That a client has no usable update is said by nobody but its noise.
@@ -91,13 +104,16 @@ def of_clients(
         price=functools.partial(_price, event, noise, scale),
         key=key,
         exchanges=len(sizes),
-        lot=_lot(dp, drawn, stated, asked),
-        adjacency=_neighbours(dp, drawn, event(noise)),
+        lot=_lot(dp, drawn, stated, asked, secure),
+        adjacency=ZERO_OUT if secure else _neighbours(dp, drawn, event(noise)),
         population=stated,
         cohort=asked,
         expected=expected,
-        size=max(sizes, default=0),
-        loudness=functools.partial(_loudness, dp, before, expected) if not dp.mechanism else None,
+        size=size,
+        loudness=functools.partial(_loudness, dp, before, expected, secure)
+        if not dp.mechanism
+        else None,
+        secure=secure,
     )
 
 
@@ -131,12 +147,13 @@ def private_sampling(
     return found
 
 
-def _lot(dp: DP, sampling: Sampling, population: int, cohort: float) -> str:
+def _lot(dp: DP, sampling: Sampling, population: int, cohort: float, secure: Secure | None) -> str:
     """Say how cohorts are drawn."""
     of = f"{cohort:g} of {population} clients a round"
     if dp.population is not None:
         return f"poisson, {of}"
     claimed = sampling.event is not None and dp.trust == "central" and dp.mechanism is None
+    claimed = claimed and secure is None
     return f"{sampling.name}, {of}{'' if claimed else '; no amplification is claimed'}"
 
 
@@ -193,13 +210,18 @@ def _price(
     return event(planned if math.isclose(found, planned, rel_tol=1e-12) else found), 1
 
 
-def _loudness(dp: DP, clipping: Codec, expected: float, state: State) -> float:
+def _loudness(
+    dp: DP, clipping: Codec, expected: float, secure: Secure | None, state: State
+) -> float:
     """Return the root of the mean squared L2 norm of the noise in a mean.
 
     What one coordinate is scaled by on its way back, a vector of ones shows.
     """
     bounds = state.bounds
     scales, _ = clipping.decode(state.codec["0"], torch.ones(bounds.size), 0)
+    if secure is not None:
+        length = float(torch.linalg.vector_norm(scales))
+        return loudness(secure, round(expected), state, length) / expected
     added = math.sqrt(expected) if dp.trust == "local" else 1.0
     return added * bounds.noise * bounds.l2 * float(torch.linalg.vector_norm(scales)) / expected
 

@@ -89,7 +89,7 @@ def of_examples(
         if found != paid[exchange]:
             raise SettingsError(
                 f"{algorithm.name}() asks for {found[1]} steps, {found[0]}, but its first round "
-                f"asked for {paid[exchange][1]}, {paid[exchange][0]}; the noise was made for these. "
+                f"asked for {paid[exchange][1]}, {paid[exchange][0]}; noise was made for these. "
                 "Under unit='example' every round must ask for the work of the first one."
             )
         return found

@@ -17,8 +17,11 @@ from folkmoot.core.fold import ascending
 from folkmoot.core.tree import Tree
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import sequential
+from folkmoot.engines.secure import secure_sums
 from folkmoot.local.evaluate import evaluate
 from folkmoot.privacy.dp import DP
+from folkmoot.secagg.secure import Secure, as_secure
+from folkmoot.secagg.terms import SMALLEST_COHORT
 from folkmoot.train.evaluation import model_of_client, on_held_out, shards
 from folkmoot.train.guarantee import Guarantee, guarantee_of, planned, spent
 from folkmoot.train.guard import Guard, guarded
@@ -33,6 +36,7 @@ from folkmoot.train.plan import Private
 from folkmoot.train.preflight import first_client
 from folkmoot.train.private import private
 from folkmoot.train.sampling import Sampling
+from folkmoot.train.secure import secured
 
 
 class Process:
@@ -158,6 +162,7 @@ def process(
     algorithm: Algorithm,
     *,
     privacy: DP | None = None,
+    secure: Secure | str | bool = False,
     rounds: int | None = None,
     cohort: int | None = None,
     seed: int = 0,
@@ -169,6 +174,7 @@ def process(
         algorithm: What is done, such as `fedavg(work)`.
         privacy: A budget of differential privacy. How you choose clients is not known here, so no
             amplification is claimed: each round costs what it would if it asked everyone.
+        secure: Secure sums, as for `run`; with `privacy` clients add the noise inside them.
         rounds: Rounds that a private process is for, those that are run again among them; one more
             is refused. None is for any number, where the noise is given.
         cohort: Clients that a private round asks on average, by which its sums are divided.
@@ -181,8 +187,13 @@ def process(
     refuse_no_algorithm("process", algorithm)
     refuse_seed(seed)
     refuse_engine(engine, None)
-    opener = engine or sequential()
+    opener, sums = engine or sequential(), as_secure(secure)
+    if sums is not None:
+        opener = secure_sums(opener, sums)
     if privacy is None:
+        if sums is not None:
+            size = cohort or SMALLEST_COHORT
+            algorithm = secured(sums, algorithm, size, size, private=False).algorithm
         return Process(algorithm, seed, opener)
     refuse_numbers(rounds=rounds, cohort=cohort)
     if cohort is None:
@@ -195,5 +206,9 @@ def process(
             "hand has not. Use fm.run(...), or leave mechanism= out."
         )
     by_hand = Sampling("by hand", lambda clients, round, rng: list(clients), lambda _: cohort)
-    plan = private(privacy, algorithm, range(cohort), rounds, sampling=by_hand)
-    return Process(plan.algorithm, seed, opener, plan, rounds)
+    plan = private(privacy, algorithm, range(cohort), rounds, sampling=by_hand, secure=sums)
+    algorithm = plan.algorithm
+    if sums is not None:
+        inside = privacy.unit == "client"
+        algorithm = secured(sums, algorithm, cohort, cohort, private=inside).algorithm
+    return Process(algorithm, seed, opener, plan, rounds)

@@ -12,9 +12,11 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto
 from folkmoot.engines.clock import now
+from folkmoot.engines.secure import secure_sums
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
+from folkmoot.secagg.secure import Secure, as_secure
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.checkpoint import store_of
 from folkmoot.train.environment import FINGERPRINT, program_facts
@@ -41,6 +43,7 @@ from folkmoot.train.progress import Progress
 from folkmoot.train.progress import shown as display_of
 from folkmoot.train.result import Result, result_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling
+from folkmoot.train.secure import secured
 from folkmoot.train.standing import (
     Program,
     Standing,
@@ -63,6 +66,7 @@ def run(
     sampling: Sampling | Draw | None = None,
     personal: Keep | None = None,
     privacy: DP | None = None,
+    secure: Secure | str | bool = False,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -101,6 +105,11 @@ def run(
             updates are clipped, sums noised, and `result.privacy` says what was spent. Means are
             then uniform over the expected cohort, a cohort given as a number is drawn by Poisson
             sampling, and clients' own tests stay unseen unless the budget declares them.
+        secure: True for secure sums: the server learns the sum over those who answered, and nothing
+            else; a third of the clients may vanish in mid-round. With `privacy` the clients add the
+            noise inside the sum, and nobody is trusted. A simulation adds modulo a power of two;
+            "protocol" plays the whole protocol, with the same bits. `fm.Secure(...)` states other
+            numbers. Clients' own tests then stay unseen.
         test: Held-out examples that judge the global model: a tree, an (x, y) pair or a Dataset.
             With personal leaves there is no global model to judge.
         seed: The one seed; equal seeds give equal bits at any number of workers.
@@ -163,7 +172,9 @@ def run(
     workers, progress = front.workers or workers, front.progress or progress
     if front.hands_over:
         releases = {"rounds": rounds, "cohort": cohort, "sampling": sampling, "personal": personal}
-        raise Handed(algorithm, clients, releases | {"privacy": privacy, "seed": seed})
+        raise Handed(
+            algorithm, clients, releases | {"privacy": privacy, "secure": secure, "seed": seed}
+        )
     if front.checks:
         report = check(
             algorithm,
@@ -173,6 +184,7 @@ def run(
             sampling=sampling,
             personal=personal,
             privacy=privacy,
+            secure=secure,
             test=test,
             seed=seed,
             workers=workers,
@@ -190,19 +202,27 @@ def run(
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
     first_client(algorithm, setting, held_out)
-    plan = None
+    plan, sums = None, as_secure(secure)
     if privacy is not None:
-        plan = private(privacy, algorithm, federation, rounds, cohort, sampling)
+        plan = private(privacy, algorithm, federation, rounds, cohort, sampling, sums)
         algorithm, client_tests = plan.algorithm, client_tests and privacy.client_tests
         if privacy.unit == "example":
             # A step that looks at examples otherwise shows it now.
             first_client(algorithm, setting, None)
     drawn = plan.sampling if plan else as_sampling(sampling, cohort)
     expected = drawn.expected(len(federation))
+    hidden = None
+    if sums is not None:
+        inside = plan is not None and privacy is not None and privacy.unit == "client"
+        hidden = secured(sums, algorithm, len(federation), expected, private=inside)
+        algorithm = hidden.algorithm
+        client_tests = client_tests and privacy is not None and privacy.client_tests
     judge = Judge(algorithm, setting, best, client_tests and federation.has_tests)
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
     if plan:
         facts["privacy"] = planned(plan)
+    if hidden:
+        facts["secure"] = hidden.facts
     # A digest of what clients hold lets anyone confirm a guess of it: it stays in the checkpoint.
     shown = facts if plan is None else {k: v for k, v in facts.items() if k != FINGERPRINT}
     program = Program(
@@ -220,6 +240,8 @@ def run(
         store_of(stored, client_memory, save),
     )
     opener = engine or auto(algorithm, rounds, workers, exact=exact)
+    if sums is not None:
+        opener = secure_sums(opener, sums)
     begun = now()
     standing = begin(program, resume := resume or front.resume)
     guard = guarded(plan, stored, resume, standing.snapshot.round) if plan else None

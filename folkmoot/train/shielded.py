@@ -37,11 +37,11 @@ def with_works(algorithm: Algorithm, change: Callable[[LocalWork], LocalWork]) -
 
 
 def private_mean(
-    name: str, before: Codec, after: Codec, expected: float, asked: Aggregator
+    name: str, before: Codec, after: tuple[Codec, ...], expected: float, asked: Aggregator
 ) -> Aggregator:
     """Rebuild a rule as the uniform mean over the expected cohort, bounded and noised."""
     if asked.bounded is not None:
-        return asked.bounded((before,), (after,), expected)
+        return asked.bounded((before,), after, expected)
     if asked.sees is EACH:
         why = "looks at single updates, which privacy hides"
     elif not asked.averages:

@@ -161,6 +161,7 @@ def _row(report: RoundReport, seconds: float, streams: int, guard: Guard | None)
         "upload_bytes": report.upload_bytes,
         "download_bytes": report.download_bytes,
         **({} if guard is None else {"noise_to_signal": report.noise_to_signal}),
+        **(report.told or {}),
     }
 
 

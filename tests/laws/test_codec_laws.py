@@ -32,6 +32,13 @@ class Stated(NamedTuple):
 
 CLIP = codecs.clip(2.0)
 BANDS = codecs.banded_noise(0.0, [1.0, 0.5])
+
+
+def in_shares(codec):
+    """Shares of no noise, behind what they need in front."""
+    return chain(CLIP, codecs.to_field(), codec(0.0, providers=5))
+
+
 CODECS = {
     "clip": Stated(CLIP, error=4e-7, norm=2.0),
     "adaptive_clip": Stated(codecs.adaptive_clip(2.0), error=4e-7, norm=2.0),
@@ -46,6 +53,10 @@ CODECS = {
     "randomized_response": Stated(
         chain(CLIP, codecs.randomized_response(20.0, simulation=True)), 70.0, 2.0, weights=False
     ),
+    "rotate": Stated(codecs.rotate(), error=2e-6, norm=2.0),
+    "to_field": Stated(chain(CLIP, codecs.to_field()), 4e-7, 2.0, weights=False),
+    "gaussian_shares": Stated(in_shares(codecs.gaussian_shares), 4e-7, 2.0, weights=False),
+    "skellam_shares": Stated(in_shares(codecs.skellam_shares), 4e-7, 2.0, weights=False),
 }
 CHAINS = {
     **CODECS,

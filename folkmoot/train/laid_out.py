@@ -1,0 +1,54 @@
+"""How the stages of an exchange are laid out in its first round, and gone on from in the next."""
+
+import math
+
+import torch
+
+from folkmoot.core.aggregator import State
+from folkmoot.core.algorithm import Task
+from folkmoot.core.engine import Cohort
+from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.engines.tasks import example
+
+_MANY = 4
+"""Expected cohorts that a private sum has room for, whoever is there in the first round."""
+
+
+def laid_out(task: Task, cohort: Cohort, kept: Tree | None, exchange: int) -> State:
+    """Return the state that this exchange's codecs begin with, or go on from.
+
+    Raises:
+        SettingsError: If they were laid out for other vectors, or for fewer clients.
+    """
+    # What is public of a private sum must not tell how many have come.
+    divisor = task.aggregator.divisor
+    if divisor is None:
+        # Cohorts that are drawn by lot vary; beyond 8 deviations a round would have to end.
+        likely = cohort.expected + 8 * math.sqrt(cohort.expected)
+        most = max(len(cohort.clients), min(cohort.population, likely))
+    else:
+        most = max(cohort.population, _MANY * divisor)
+    state = task.aggregator.init(example(task), math.ceil(most))
+    if kept is None or not state.codec:
+        return state
+    size, clients = kept["laid_out"].tolist()
+    # Whole numbers have room for so many; others add up whoever comes.
+    whole = state.bounds.noise or state.bounds.largest < math.inf
+    grown = bool(whole) and state.bounds.clients > clients
+    if state.layout.size != size or grown:
+        raise SettingsError(
+            f"Exchange {exchange + 1} of round {cohort.round} sends {state.layout.size} numbers of "
+            f"at most {state.bounds.clients} clients, but its stages were laid out for {size} of "
+            f"at most {clients}. An exchange must send as many in every round: ask for something "
+            "else as an exchange of its own, after the others."
+        )
+    return state._replace(codec=kept["codec"])
+
+
+def remembered(state: State, codec: Tree) -> Tree:
+    """Return what is kept of an exchange's codecs: their state, and for what it was laid out."""
+    if not codec:
+        return codec
+    laid_out = torch.tensor([state.layout.size, state.bounds.clients])
+    return {"codec": codec, "laid_out": laid_out}

@@ -1,0 +1,126 @@
+"""From `secure=` to a program: every exchange becomes a sum of whole numbers.
+
+Nothing of the algorithm is known here, as under privacy: its round is driven as it is, and the
+aggregators of what it asks are rebuilt.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+from folkmoot.codecs.field import to_field
+from folkmoot.codecs.rotate import rotate
+from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import EACH, Aggregator
+from folkmoot.core.algorithm import Algorithm, Task
+from folkmoot.core.codec import chain
+from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.engines.secure import unseen
+from folkmoot.secagg.secure import Secure
+from folkmoot.secagg.terms import SMALLEST_COHORT
+from folkmoot.train.driven import driven
+from folkmoot.train.plan import asked_in_a_round
+
+FIRST_NORM = 16.0
+"""A clip that nobody has chosen begins at so many lengths of what the first round broadcasts."""
+
+
+class Secured(NamedTuple):
+    """A run's plan with secure sums."""
+
+    algorithm: Algorithm
+    facts: dict[str, Any]
+    """What the result tells, as plain JSON."""
+
+
+def secured(
+    secure: Secure, algorithm: Algorithm, population: int, expected: float, *, private: bool
+) -> Secured:
+    """Plan a run whose every exchange is a secure sum.
+
+    Args:
+        secure: What is asked of the sums.
+        algorithm: What is done; under privacy its aggregators add whole numbers already.
+        population: Clients that there are.
+        expected: How many a round asks on average.
+        private: Whether noise is added inside the sum.
+
+    Raises:
+        SettingsError: If cohorts are too small, or a rule needs more than a sum.
+    """
+    n = round(expected)
+    if n < SMALLEST_COHORT:
+        raise SettingsError(
+            f"A secure sum hides one client among {SMALLEST_COHORT} or more, but rounds ask "
+            f"{expected:g}. Ask for a larger cohort, or leave secure= out."
+        )
+    agreed = secure.terms(n, [])
+    asked = asked_in_a_round(algorithm, population)
+    norms: dict[Aggregator, float] = {}
+    for task, _ in asked:
+        _refuse_each(algorithm, task.aggregator)
+        norms.setdefault(task.aggregator, _length(task))
+    if not private:
+        field = chain(rotate(), to_field(bits=secure.bits))
+        rebuilt = functools.cache(functools.partial(_summed, algorithm, secure, field, norms))
+        algorithm = driven(
+            algorithm, ask=lambda task: task._replace(aggregator=rebuilt(task.aggregator))
+        )
+    return Secured(
+        algorithm,
+        {
+            "sum": "protocol" if secure.protocol else "modular",
+            "threat": agreed.threat,
+            "corrupt": agreed.corrupt,
+            "dropped": agreed.dropped,
+            "cohort": n,
+            "neighbours": agreed.degree,
+            "threshold": agreed.threshold,
+            "quorum": agreed.quorum,
+            "weight_cap": None if private else secure.weight_cap,
+            "first_norm": None if private else max(norms.values(), default=None),
+        },
+    )
+
+
+def _refuse_each(algorithm: Algorithm, rule: Aggregator) -> None:
+    if rule.sees is EACH:
+        error = unseen(Task({}, algorithm.works[0], rule))
+        error.args = (f"{algorithm.name}() cannot be summed securely: {error}",)
+        raise error
+
+
+def _summed(
+    algorithm: Algorithm,
+    secure: Secure,
+    field: Any,
+    norms: dict[Aggregator, float],
+    asked: Aggregator,
+) -> Aggregator:
+    """Rebuild a rule as a sum of whole numbers."""
+    _refuse_each(algorithm, asked)
+    if asked.fielded is None:
+        raise SettingsError(
+            f"{algorithm.name}() combines updates by {asked.name}(), which does not say how it is "
+            "a sum of whole numbers. Use aggregator=fm.aggregators.weighted_mean() or "
+            "uniform_mean(), or leave secure= out."
+        )
+    norm = norms.get(asked, max(norms.values(), default=FIRST_NORM))
+    found = asked.fielded(field, secure.weight_cap, norm)
+    return found._replace(divisor=asked.divisor, averages=asked.averages)
+
+
+def _length(task: Task) -> float:
+    """Return the first norm of a clip: the length of what is broadcast, which is public."""
+    sent = _floating(task.broadcast)
+    return FIRST_NORM * max(float(trees.norm(sent)), 1.0)
+
+
+def _floating(tree: Tree) -> Tree:
+    """Return a tree's floating leaves."""
+    inner = {key: _floating(part) if isinstance(part, dict) else part for key, part in tree.items()}
+    return {
+        key: part
+        for key, part in inner.items()
+        if isinstance(part, dict) or part.is_floating_point()
+    }
