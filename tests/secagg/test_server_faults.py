@@ -108,6 +108,25 @@ def test_who_was_lost_stays_lost():
     assert "it was not asked" in opened.faults[CULPRIT]
 
 
+@pytest.mark.parametrize("phase", ["share", "mask", "unmask"])
+def test_a_late_copy_of_an_earlier_answer_does_not_stand_in_for_the_one_that_is_due(phase):
+    agreed = parties.five()
+    said: dict = {}
+    given = parties.inputs(agreed)
+    clients, lead, _ = parties.parties(agreed, given)
+
+    def up(now, name, message):
+        earlier = said.get(name)
+        said[name] = message
+        return [(name, earlier)] * (now == phase) + [(name, message)]
+
+    opened, _ = parties.play(clients, lead, up=up)
+
+    assert opened.survivors == agreed.clients
+    assert f'in the phase "{phase}": ' in opened.faults[0]
+    assert parties.is_exact(agreed, given, opened)
+
+
 def test_answers_come_in_any_order():
     agreed = parties.five()
     given = parties.inputs(agreed)
