@@ -34,7 +34,8 @@ def audited(cell):
     algorithm = algorithm if keep is None else personalize(algorithm, keep)
     budget = dataclasses.replace(COLUMNS["privacy"][cell.privacy], noise_multiplier=NOISE)
     held = {client: one.train for client, one in clients().items()}
-    return fm.audit.audit(algorithm, held, rounds=ROUNDS, privacy=budget)
+    sums = COLUMNS["secure"][cell.secure] or False
+    return fm.audit.audit(algorithm, held, rounds=ROUNDS, privacy=budget, secure=sums)
 
 
 def holds(cell):
@@ -43,7 +44,7 @@ def holds(cell):
 
 
 FEW = {
-    (cell.algorithm, cell.privacy): cell
+    (cell.algorithm, cell.privacy, cell.secure): cell
     for cell in CELLS
     if cell.algorithm in ("fedavg", "mime", "scaffold") and cell.server == "its own"
 }

@@ -1,5 +1,6 @@
 """The table in which everything composes: {algorithm} x {personal} x {server} x {rule} x {codec}
-x {privacy} x {engine}, what each cell must answer before round 1, and a covering set to train.
+x {privacy} x {secure} x {engine}, what each cell must answer before round 1, and a covering set to
+train.
 
 A later option extends a column, or adds one; every cell that it opens is then checked.
 """
@@ -21,10 +22,12 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregator
 from folkmoot.core.engine import Cohort, Setting
 from folkmoot.engines.compiled import refusal as uncompiled
+from folkmoot.engines.secure import secure_sums
 from folkmoot.engines.vectorized import refusal as unmapped
 from folkmoot.local.personal import personalize
 from folkmoot.train.loop import begun, check_task, first_snapshot, run_round
 from folkmoot.train.private import private
+from folkmoot.train.secure import secured
 
 ROUNDS = 2
 
@@ -61,6 +64,7 @@ class Cell(NamedTuple):
     rule: str
     codec: str
     privacy: str
+    secure: str
     engine: str
 
 
@@ -99,6 +103,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "local": promise(trust="local"),
         "larger": promise(population=1000, cohort=10),
     },
+    "secure": {
+        "none": None,
+        "sums": fm.Secure(),
+        "protocol": fm.Secure(threat="active", noise="skellam", protocol=True),
+    },
     "engine": {
         "sequential": engines.sequential(),
         "processes": engines.parallel(2, threads=False),
@@ -122,6 +131,9 @@ def cells():
         # What privacy rebuilds is the rule; server and personal leaves beside it are few.
         if cell.privacy != "none" and not _beside_privacy(cell):
             continue
+        # So do secure sums, which know nothing of where clients run.
+        if cell.secure != "none" and not _beside_sums(cell):
+            continue
         # What is compiled has no layer of this type.
         if cell.engine == "compiled" and cell.personal == "types":
             continue
@@ -138,6 +150,13 @@ def _beside_privacy(cell):
     )
 
 
+def _beside_sums(cell):
+    engines = (
+        ("sequential", "processes", "vectorized") if cell.secure == "sums" else ("sequential",)
+    )
+    return _beside_privacy(cell) and cell.server == "its own" and cell.engine in engines
+
+
 # What must be answered
 
 
@@ -148,11 +167,19 @@ def answer(cell):
         return "needs the mean over clients"
     if keeps and cell.algorithm in OWN_MODELS:
         return "have one already"
+    if cell.privacy != "none" and cell.secure != "none" and cell.privacy not in INSIDE:
+        return "has clients add noise inside the sum"
     if cell.rule == "middle" and (keeps or cell.algorithm in STATEFUL):
         return "would lose: it looks at single updates"
     if cell.privacy != "none":
         return unprivate(cell)
+    if cell.secure != "none" and cell.rule == "middle":
+        return "looks at single updates, which a secure sum hides"
     return None
+
+
+INSIDE = ("central", "adaptive", "by layer")
+"""Promises whose noise clients can add inside a secure sum."""
 
 
 def unprivate(cell):
@@ -229,13 +256,18 @@ def _composed(cell):
     algorithm = build(cell.algorithm, work, **more)
     keep = COLUMNS["personal"][cell.personal]
     algorithm = algorithm if keep is None else personalize(algorithm, keep)
-    budget = COLUMNS["privacy"][cell.privacy]
-    if budget is None:
-        return algorithm
-    with warnings.catch_warnings():
-        # Four clients cannot hide one.
-        warnings.filterwarnings("ignore", message="The noise of a round")
-        return private(budget, algorithm, clients(), ROUNDS).algorithm
+    budget, sums = COLUMNS["privacy"][cell.privacy], COLUMNS["secure"][cell.secure]
+    if budget is not None:
+        with warnings.catch_warnings():
+            # Four clients cannot hide one.
+            warnings.filterwarnings("ignore", message="The noise of a round")
+            plan = private(budget, algorithm, clients(), ROUNDS, secure=sums)
+        algorithm = plan.algorithm
+    if sums is not None:
+        number = len(clients())
+        inside = budget is not None
+        algorithm = secured(sums, algorithm, number, number, private=inside).algorithm
+    return algorithm
 
 
 def asked(cell):
@@ -262,10 +294,11 @@ def _first_task(algorithm):
     return check_task(algorithm, next(begun(algorithm, algorithm.init())))
 
 
-def trained(cell, rounds=ROUNDS, engine=None):
-    """Train a cell for two rounds, in its own engine or another, and return the last snapshot."""
+def trained(cell, rounds=ROUNDS, engine=None, sums=None):
+    """Train a cell for two rounds, in its own engine and sums or others; return the snapshot."""
     algorithm = composed(cell)
-    engine = COLUMNS["engine"][engine or cell.engine](Setting(clients(), 0))
+    opener, sums = COLUMNS["engine"][engine or cell.engine], sums or COLUMNS["secure"][cell.secure]
+    engine = (secure_sums(opener, sums) if sums else opener)(Setting(clients(), 0))
     snapshot = first_snapshot(algorithm)
     try:
         for number in range(1, rounds + 1):
