@@ -19,6 +19,7 @@ from torch import Tensor
 
 from folkmoot.codecs.entropy import seeded
 from folkmoot.codecs.grid import integer_bytes, refuse_noisy
+from folkmoot.codecs.noise import ROUNDING_VARIANCE
 from folkmoot.core import rng
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError, not_negative, positive
@@ -37,6 +38,7 @@ _HIDDEN_SHARE = 0.01
 _GROWTH = 0.04
 """Share by which rounding may lengthen what noise must hide before 32 bits are taken."""
 _CHUNK = 1 << 16
+_HALVINGS = 64
 
 
 def to_field(
@@ -50,19 +52,20 @@ def to_field(
     """Round each client's vector to whole numbers that add up modulo 2^bits.
 
     What this does to the bounds: they are in steps behind it. `l2` becomes the longest rounded
-    vector; `size` grows by one where cut numbers are counted.
+    vector; `size` grows by one where cut numbers are counted, and their number is in `l2` too.
 
     Args:
         range: Largest absolute coordinate, in units of what reaches this stage, above 0; numbers
-            beyond are cut, and the sum tells how many. None follows from the bounds in front: no
-            coordinate is longer than its vector, and rotated ones are far shorter.
+            beyond are cut, NaN to 0, and the sum tells how many. None follows from the bounds in
+            front: no coordinate is longer than its vector, and rotated ones are far shorter.
         bits: 16 or 32; None is 32 without noise, and with noise 16 wherever rounding adds at most
             a hundredth to its variance and 4 % to what it must hide.
         noise: Largest standard deviation that noise in the sum may have, in units of `l2`; room is
             left for it, and the length of rounded vectors is held to a bound.
         clients: Most vectors in a sum, where each round asks for so many; None is what the bounds
             say.
-        counted: Whether numbers that were cut are counted, in one coordinate more.
+        counted: Whether numbers that were cut are counted, in one coordinate more. Under noise
+            they never are: a count would have to be hidden as well.
 
     Returns:
         A linear codec whose encoded vectors are int16 or int32 and add up with wrap-around. Its
@@ -79,6 +82,7 @@ def to_field(
         positive(range=range)
     if bits not in (None, *DTYPES):
         raise SettingsError(f"bits must be 16 or 32, or None to have them chosen, but is {bits!r}.")
+    counts = counted and not noise
 
     def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
         refuse_noisy("to_field", bounds)
@@ -97,11 +101,14 @@ def to_field(
             "reach": torch.tensor(reach, dtype=torch.float64),
             "cut": torch.tensor(0),
             "zero": torch.zeros((), dtype=DTYPES[chosen]),
-            "counted": torch.tensor(_most_counted(bounds.clients, chosen) if counted else 0),
+            "counted": torch.tensor(_most_counted(bounds.clients, chosen) if counts else 0),
         }
+        more = min(int(state["counted"]), bounds.size)
         length = reach if noise else bounds.l2 * steps + math.sqrt(bounds.size)
         return state, bounds._replace(
-            l2=length, largest=largest * steps + 1, size=bounds.size + counted
+            l2=math.hypot(length, more),
+            largest=max(largest * steps + 1, more),
+            size=bounds.size + counts,
         )
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
@@ -160,9 +167,16 @@ def _steps(bounds: Bounds, largest: float, noise: float, bits: int) -> float:
     Raises:
         SettingsError: If not even the largest number would be one step.
     """
-    # A coordinate is rounded up by less than one step in each vector.
+    # A coordinate is rounded up by at most one step in each vector.
     room = 2.0 ** (bits - 1) - 1 - bounds.clients
-    steps = room / (bounds.clients * largest + (FAR * noise * bounds.l2 if noise else 0.0))
+    steps, low = room / (bounds.clients * largest), 0.0
+    if noise:
+        # Noise is made for rounded vectors, whose length is no multiple of the steps: bisect.
+        for _ in range(_HALVINGS):
+            middle = (low + steps) / 2
+            needed = bounds.clients * largest * middle + FAR * _loudest(bounds, noise, middle)
+            low, steps = (middle, steps) if needed <= room else (low, middle)
+        steps = low
     if steps * largest < 1:
         raise SettingsError(
             f"{bounds.clients} vectors with coordinates of up to {largest:g} each do not fit into "
@@ -170,6 +184,12 @@ def _steps(bounds: Bounds, largest: float, noise: float, bits: int) -> float:
             + ("Take bits=32." if bits == 16 else "Ask fewer clients.")
         )
     return min(steps, _FINEST / largest)
+
+
+def _loudest(bounds: Bounds, noise: float, steps: float) -> float:
+    """Return the largest deviation of noise in a sum, with what makes its shares add up."""
+    own = noise * reach_of(bounds.l2 * steps, bounds.size)
+    return math.hypot(own, math.sqrt(ROUNDING_VARIANCE * bounds.clients))
 
 
 def _is_enough(bounds: Bounds, largest: float, noise: float, bits: int) -> bool:
@@ -200,6 +220,7 @@ def _rounded_into(out: Tensor, vector: Tensor, state: Tree, key: int) -> int:
             part = vector[begin : begin + _CHUNK].double().mul_(steps)
             inside = part.clamp(-most, most)
             cut += int((inside != part).sum())
+            inside.nan_to_num_(nan=0.0)
             up = torch.from_numpy(words(len(part)).astype(np.float64)).mul_(2.0**-32)
             whole = inside.add_(up).floor_()
             if reach != math.inf:
@@ -208,7 +229,7 @@ def _rounded_into(out: Tensor, vector: Tensor, state: Tree, key: int) -> int:
         if reach == math.inf or square <= reach**2:
             return cut
     # So many draws fail with a chance below 10^-13. Rounding towards 0 lengthens nothing.
-    whole = (vector.double() * steps).clamp_(-most, most)
+    whole = (vector.double() * steps).clamp_(-most, most).nan_to_num_(nan=0.0)
     length = float(torch.linalg.vector_norm(whole))
     out.copy_((whole * min(1.0, reach / length) if length else whole).trunc_())
     return cut

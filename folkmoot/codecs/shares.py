@@ -21,7 +21,7 @@ from torch import Tensor
 
 from folkmoot.codecs.discrete_gaussian import discrete_gaussian
 from folkmoot.codecs.entropy import Words, system
-from folkmoot.codecs.field import DTYPES
+from folkmoot.codecs.field import DTYPES, FAR
 from folkmoot.codecs.grid import integer_bytes, refuse_unbounded
 from folkmoot.codecs.noise import ROUNDING_VARIANCE, seeded_by
 from folkmoot.codecs.skellam import skellam
@@ -54,7 +54,8 @@ def gaussian_shares(
 
     Raises:
         SettingsError: If a number is out of range. At `init`: if the vectors have no bound, or a
-            share would be too small for shares to add up to a Gaussian.
+            share would be too small for shares to add up to a Gaussian. At `encode`: if `to_field`
+            is not in front, or was not told of the noise and has no room for it.
     """
     return _shares(
         "gaussian_shares",
@@ -87,6 +88,8 @@ def _shares(
     """Build a stage of shares; `more_variance` is what the whole sum needs beyond its noise."""
     not_negative(noise_multiplier=noise_multiplier)
     positive(providers=providers)
+    if providers < 1:
+        raise SettingsError(f"providers must be at least 1, but is {providers!r}.")
     name = f"{kind}({noise_multiplier:g})"
     source = None if simulation or not noise_multiplier else system()
 
@@ -100,9 +103,11 @@ def _shares(
                 f"shares below {_LEAST_SIGMA:g} do not add up to what is accounted for. Take 32 "
                 "bits, whose steps are smaller, or more noise."
             )
+        most = bounds.clients * bounds.largest + FAR * sigma * math.sqrt(bounds.clients)
         state = {
             "share": torch.tensor(sigma, dtype=torch.float64),
             "size": torch.tensor(bounds.size),
+            "most": torch.tensor(most, dtype=torch.float64),
         }
         return state, bounds._replace(noise=noise_multiplier)
 
@@ -110,6 +115,7 @@ def _shares(
         sigma = float(state["share"])
         if not sigma:
             return vector
+        _refuse_no_room(name, vector, float(state["most"]))
         added = torch.from_numpy(law(len(vector), sigma, source or seeded_by(key)))
         # Modulo the field: what does not fit wraps around, here as in the sum.
         return vector.add_(added.to(vector.dtype))
@@ -122,3 +128,18 @@ def _shares(
         return torch.frombuffer(bytearray(data), dtype=DTYPES.get(bits, torch.int32))
 
     return Codec(name, init, encode, decode, integer_bytes, unpack)
+
+
+def _refuse_no_room(name: str, vector: Tensor, most: float) -> None:
+    """Refuse vectors that are no whole numbers of a field, or whose noisy sum would wrap around."""
+    if vector.dtype not in DTYPES.values():
+        raise SettingsError(
+            f"{name} adds whole numbers, but was given {vector.dtype}. Put to_field(noise=...) in "
+            "front of it."
+        )
+    largest = torch.iinfo(vector.dtype).max
+    if math.floor(most) > largest:
+        raise SettingsError(
+            f"With {name} a sum may come to {most:.6g} steps, but its field ends at {largest}. "
+            "Tell to_field(noise=...) how much noise there will be, and it leaves room."
+        )
