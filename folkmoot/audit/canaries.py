@@ -22,7 +22,7 @@ from folkmoot.audit.evidence import covariance_of, evidence
 from folkmoot.audit.one_run import guess, refuse_shares
 from folkmoot.audit.report import Audit
 from folkmoot.audit.seating import (
-    NO_LOT,
+    SUMS,
     clip_norm,
     first_norm,
     free_ids,
@@ -49,7 +49,7 @@ from folkmoot.engines import sequential
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
-from folkmoot.secagg.secure import Secure
+from folkmoot.secagg.secure import Secure, as_secure
 from folkmoot.train.run import run
 from folkmoot.train.sampling import Draw, Sampling
 
@@ -125,8 +125,11 @@ def audit(
     enlarged = ClientData(
         [*federation.ids, *ids], of_seats(federation, ids), name=f"{federation.name} with canaries"
     )
+    sums = as_secure(secure)
+    # The protocol has the bits of plain sums, and plays canaries' parts as anybody's.
+    sums = None if sums is None else dataclasses.replace(sums, protocol=False)
     # The server of a secure sum knows who is in it.
-    lot = NO_LOT if secure else lot_of(privacy, sampling, cohort, len(enlarged))
+    lot = SUMS if sums else lot_of(privacy, sampling, cohort, len(enlarged))
     bound = clip_norm(privacy, layout) if privacy else _LOUDER * first_norm(algorithm, federation)
     seats = Seats(
         ids=ids,
@@ -136,6 +139,7 @@ def audit(
         weight=HEAVY,
         opposed=lot.opposed,
         seed=seed,
+        blank=sums is not None,
     )
     local = privacy is not None and privacy.trust == "local"
     watch = Watch(seats, local, knows_others=privacy is not None and lot.others_known)
@@ -147,7 +151,7 @@ def audit(
             cohort=cohort,
             sampling=sampling,
             privacy=privacy,
-            secure=secure,
+            secure=sums or False,
             seed=seed,
             engine=with_canaries(engine or sequential(), watch),
             evaluate_every=rounds,

@@ -46,6 +46,8 @@ class Lot(NamedTuple):
 
 NO_LOT = Lot(None, False)
 """Every round may ask anyone, and the auditor may know whom it has asked."""
+SUMS = Lot(None, False, others_known=False)
+"""As that, where others' updates are never seen by themselves."""
 
 
 def lot_of(

@@ -44,6 +44,8 @@ class Seats(NamedTuple):
     """Whether a seat that is not taken answers with the opposite update, where neighbours differ
     in what one client says; else nobody is there."""
     seed: int
+    blank: bool = False
+    """Whether a seat that is not taken answers with zeros, as a secure sum needs answers."""
 
     def sign(self, place: int) -> int:
         """Return 1, -1 for the opposite update, or 0 for silence."""
@@ -203,7 +205,9 @@ class Occupied:
         seats = self._watch.seats
         sign = seats.sign(place)
         if not sign or not along.speaks(place):
-            return None
+            if not seats.blank:
+                return None
+            sign = 0
         value = state.layout.unpack(along.of(place) * (sign * seats.norm))
         counts = trees.map(lambda leaf: counted(leaf, seats.weight), like.counts)
         return Update(value, seats.weight, counts)

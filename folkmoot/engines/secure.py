@@ -20,7 +20,6 @@ from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut, Opener, Setting
 from folkmoot.core.errors import ClientError, QuorumError, VisibilityError
 from folkmoot.core.tree import Tree
-from folkmoot.engines.sequential import sequential
 from folkmoot.engines.tasks import example
 from folkmoot.secagg.recording import begin_record
 from folkmoot.secagg.secure import Secure
@@ -34,13 +33,12 @@ def secure_sums(opener: Opener, secure: Secure) -> Opener:
     """Return an engine in which what clients train is only ever seen as a secure sum.
 
     Args:
-        opener: Of the engine in which clients run; the protocol runs them one after another.
+        opener: Of the engine in which clients run; the protocol asks them one after another.
         secure: What is asked of the sums.
     """
 
     def opened(setting: Setting) -> "SecureSums":
-        inner = (sequential() if secure.protocol else opener)(setting)
-        return SecureSums(inner, secure, setting.seed)
+        return SecureSums(opener(setting), secure, setting.seed)
 
     return opened
 

@@ -88,7 +88,9 @@ def loudness(secure: Secure, clients: int, state: State, scales: float) -> float
         scales: L2 norm of what each coordinate is scaled by behind the field.
     """
     more = math.sqrt(clients / secure.providers(clients))
-    steps = float(state.codec["2"]["scale"])
+    # Behind whatever stages a rule brings of its own: rotate, field, shares.
+    *_, field, _ = state.codec.values()
+    steps = float(field["scale"])
     return more * state.bounds.noise * state.bounds.l2 / steps * scales
 
 

@@ -10,7 +10,7 @@ from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import Engine, Opener, Setting
 from folkmoot.core.errors import SettingsError
 from folkmoot.data import as_clients, as_examples
-from folkmoot.engines import auto
+from folkmoot.engines import auto, sequential
 from folkmoot.engines.clock import now
 from folkmoot.engines.secure import secure_sums
 from folkmoot.local.chosen import Keep
@@ -239,7 +239,10 @@ def run(
         identity_of(facts, algorithm, drawn, judge),
         store_of(stored, client_memory, save),
     )
-    opener = engine or auto(algorithm, rounds, workers, exact=exact)
+    one_by_one = sums is not None and sums.protocol
+    opener = engine or (
+        sequential() if one_by_one else auto(algorithm, rounds, workers, exact=exact)
+    )
     if sums is not None:
         opener = secure_sums(opener, sums)
     begun = now()
