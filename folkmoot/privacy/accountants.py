@@ -46,7 +46,8 @@ def epsilon(charges: Iterable[Charge], delta: float) -> float:
 
     Returns:
         By the closed form where all noise is Gaussian and no lot is drawn, by Rényi divergences for
-        cohorts of fixed size, else by privacy loss distributions, which may add a thousandth.
+        cohorts of fixed size and Skellam noise, else by privacy loss distributions, which may add a
+        thousandth.
         Infinite where something was released without noise.
 
     Raises:

@@ -87,7 +87,9 @@ def _divergences(event: Event) -> np.ndarray:
             # What one client sends is up to twice the norm from what it might have sent.
             return ORDERS * 2 / noise**2
         case Skellam(noise, reach, size):
-            return skellam_divergences(ORDERS, (noise * reach) ** 2, reach, _l1(reach, size))
+            # Proved for whole orders; divergences do not fall with the order.
+            whole, variance = np.ceil(ORDERS), (noise * reach) ** 2
+            return skellam_divergences(whole, variance, reach, _l1(reach, size))
         case Laplace(noise):
             return _by_library(dp.LaplaceDpEvent(noise))
         case Pure(epsilon):
@@ -98,7 +100,7 @@ def skellam_divergences(orders: np.ndarray, variance: float, l2: float, l1: floa
     """Return the divergences of Skellam noise between sums that are so far apart, by order.
 
     Args:
-        orders: Above 1.
+        orders: Whole numbers above 1.
         variance: Of the noise.
         l2, l1: Norms of the difference, a vector of whole numbers.
 
