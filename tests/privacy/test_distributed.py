@@ -155,6 +155,12 @@ def test_no_divergence_is_larger_than_what_an_event_is_charged(shift, sigma):
                 assert exact >= 0.85 * most
 
 
+def test_orders_of_which_nothing_is_proved_are_charged_as_the_next_whole_one():
+    charged = dict(zip(ORDERS.tolist(), _once(Skellam(2.0, 50.0, 10)), strict=True))
+
+    assert charged[1.1] == charged[1.9] == charged[2.0] < charged[2.1] == charged[3.0]
+
+
 @pytest.mark.parametrize(("noise", "times"), RELEASES)
 def test_skellam_noise_at_16_bits_costs_what_gaussian_noise_does_within_5_percent(noise, times):
     _, bounds = behind(skellam_shares, noise)
