@@ -1,7 +1,8 @@
 """Masks: seeds of 32 bytes, stretched to words that look uniform, added to vectors in place.
 
-A mask is AES-128-CTR's key stream read as little-endian words of the vector's width, all vectors
-one after the other; it is the same on every machine. Words wrap around at 2^16, 2^32 or 2^64.
+A mask is the key stream of AES-128 in counter mode, under what its seed hashes to, read as
+little-endian words of the vector's width, all vectors one after the other. It is the same on every
+machine. Words wrap around at 2^16, 2^32 or 2^64.
 """
 
 from collections.abc import Sequence

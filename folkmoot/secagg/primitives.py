@@ -6,6 +6,7 @@ SP 800-38D) seals shares, AES-128 in counter mode (SP 800-38A) stretches a seed 
 it. All that is random comes from one function, `entropy`, and so from the operating system.
 """
 
+import hashlib
 import os
 from typing import Any
 
@@ -36,7 +37,9 @@ TAG_BYTES = 16
 """By which a sealed text is longer than its plain text."""
 SIGNATURE_BYTES = 64
 
+_MASK = b"folkmoot secure sum 1, mask"
 _CIPHER_KEY_BYTES = 16
+_NONCE_BYTES = 12
 
 _FIELD = 2**255 - 19
 _LOW_ORDER = frozenset(
@@ -135,12 +138,21 @@ def signed(key: bytes, signature: bytes, text: bytes) -> bool:
 def keystream(seed: bytes) -> Any:
     """Return a cipher that adds (xor) the mask of a 32-byte seed, from its beginning, to bytes.
 
-    Half of the seed is the key and half the first counter, and both are secret. To tell the mask
-    from random bytes takes 2^128 steps, as many as to break X25519, from which seeds come; and as
-    counters differ, work on one mask helps with no other. AES-256 would take a quarter longer.
+    The seed, all of it, is hashed to a key of 16 bytes and a nonce of 12. To tell the mask from
+    random bytes takes 2^128 steps, as many as to break X25519, from which seeds come; and as nonces
+    differ, work on one mask helps with no other. AES-256 would take a sixth longer.
     """
-    key, counter = seed[:_CIPHER_KEY_BYTES], seed[_CIPHER_KEY_BYTES:]
-    return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
+    hashed = hashlib.sha256(_MASK + seed).digest()
+    return counter_mode(hashed[:_CIPHER_KEY_BYTES], hashed[_CIPHER_KEY_BYTES:][:_NONCE_BYTES])
+
+
+def counter_mode(key: bytes, nonce: bytes) -> Any:
+    """Return a cipher in counter mode: from block 2 on, of a key and a nonce of 12 bytes.
+
+    It is Galois counter mode, which begins there, without its tag: for that OpenSSL has wider
+    instructions than for counter mode alone, and is a quarter faster.
+    """
+    return Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
 
 
 def stream(seed: bytes, size: int) -> bytes:

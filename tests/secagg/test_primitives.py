@@ -10,7 +10,8 @@ import pytest
 from folkmoot.secagg import primitives
 
 FILE = Path(__file__).parents[1] / "vectors/secagg_primitives.json"
-KNOWN = json.loads(FILE.read_text("utf-8"))["x25519"]
+VECTORS = json.loads(FILE.read_text("utf-8"))
+KNOWN = VECTORS["x25519"]
 FIELD = 2**255 - 19
 ORDER_8 = 325606250916557431795983626356110631294008115727848805560023387167927233504
 ORDER_8_TOO = 39382357235489614581723060781553021112529911719440698176882885853963445705823
@@ -51,6 +52,28 @@ def test_fresh_public_keys_are_of_full_order():
 
     assert all(map(primitives.full_order, keys))
     assert not primitives.full_order(keys[0][:-1])
+
+
+@pytest.mark.parametrize(
+    ("bits", "name"),
+    [
+        (128, "aes128_ctr_zero_iv_key_000102..0f_u32le"),
+        (256, "aes256_ctr_zero_iv_key_000102..1f_u32le"),
+    ],
+)
+def test_counter_mode_gives_the_known_key_stream_from_block_two_on(bits, name):
+    stream = primitives.counter_mode(bytes(range(bits // 8)), bytes(12)).update(bytes(32))
+
+    words = [int.from_bytes(stream[at : at + 4], "little") for at in range(0, 32, 4)]
+    assert words == VECTORS[name][8:]
+
+
+def test_counter_mode_gives_the_known_word_far_in():
+    stream = primitives.counter_mode(bytes(range(16)), bytes(12)).update(bytes(4_000_000))
+
+    at = 4 * (1_000_000 - 8)  # Two blocks of four words are left out.
+    known = VECTORS["aes128_ctr_word_index_1000000"]
+    assert int.from_bytes(stream[at : at + 4], "little") == known
 
 
 def test_a_sealed_text_opens_only_as_it_was_bound():
