@@ -5,7 +5,9 @@ update is clipped, weighed by its share of the largest weight, and rounded; besi
 whole numbers too, its weight, and whether it was clipped or its weight was capped. Where nothing
 bounds an update, the clip's norm follows the 0.99 quantile of the norms by the rule of Andrew et
 al., NeurIPS 2021, arXiv:1905.03871, from a number that is public. It begins far above any update,
-and comes down by quarters while nearly all updates are shorter than an eighth of it.
+and comes down by quarters while nearly all updates are shorter than an eighth of it. So does the
+weight that counts as whole, while all weights are below an eighth of it, since what an update can
+be told apart by is a share of that; it goes up again, to the cap, where a weight was above it.
 """
 
 import math
@@ -74,6 +76,7 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
             "stages": own,
             "field": inner,
             "norm": torch.tensor(norm if clips else 0.0, dtype=torch.float64),
+            "whole": torch.tensor(float(most), dtype=torch.float64),
             # Steps of a weight of 1: as many as the sum of all has room for.
             "steps": torch.tensor(1 << ((2**32 - 1) // (clients * most)).bit_length() - 1),
             "told": {name: torch.tensor(0) for name in ("clipped", "capped", "cut")},
@@ -82,8 +85,9 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
 
     def encode(state: State, update: Update, key: int) -> Update:
         given, steps = float(parts.weigh(update)), int(state.codec["steps"])
-        weight = round(min(given, most) * steps) / steps
-        if abs(weight - min(given, most)) > given * _UNEVEN:
+        whole = float(state.codec["whole"])
+        weight = round(min(given, whole) * steps) / steps
+        if abs(weight - min(given, whole)) > given * _UNEVEN:
             raise ClientError(
                 f"An update weighs {given:g}, but a secure sum of weights up to {most} adds them "
                 f"in steps of {1 / steps:g}. Pass a smaller cap: secure=fm.Secure(weight_cap=...)."
@@ -92,8 +96,14 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
         vector, length = _in_ball(vector, norm := float(state.codec["norm"]))
         if parts.weighted:
             # A bit that a stage has added is one client's, whatever the client weighs.
-            vector[: state.layout.size] *= weight / most
-        told = [round(weight * steps), length > norm, length <= _SHORT * norm, given > most]
+            vector[: state.layout.size] *= weight / whole
+        told = [
+            round(weight * steps),
+            length > norm,
+            length <= _SHORT * norm,
+            given > whole,
+            given <= _SHORT * whole,
+        ]
         return Update(
             {
                 "vector": field.encode(state.codec["field"], vector, key),
@@ -103,11 +113,12 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
         codec, told = state.codec, added.value["told"].tolist()
-        weighed, clipped, short, capped = (number % 2**32 for number in told)
+        weighed, clipped, short, capped, light = (number % 2**32 for number in told)
         weight = weighed / int(codec["steps"])
         vector, inner = field.decode(codec["field"], added.value["vector"], key)
-        norm, factor = float(codec["norm"]), float(most if parts.weighted else 1)
-        vector[: state.layout.size] *= factor
+        norm, whole = float(codec["norm"]), float(codec["whole"])
+        if parts.weighted:
+            vector[: state.layout.size] *= whole
         if norm:
             vector *= norm / _GUARD
         vector, own = stages.decode(codec["stages"], vector, key)
@@ -118,6 +129,7 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
             "stages": own,
             "field": inner,
             "norm": torch.tensor(norm, dtype=torch.float64),
+            "whole": torch.tensor(_next_whole(whole, capped, added.count - light, most)).double(),
             "told": {
                 "clipped": torch.tensor(clipped),
                 "capped": torch.tensor(capped),
@@ -149,6 +161,13 @@ def _next_norm(norm: float, clipped: float, short: float) -> float:
     if short >= _QUANTILE:
         following = math.log(norm * _DOWN)
     return math.exp(min(max(following, -_MOST), _MOST))
+
+
+def _next_whole(whole: float, capped: int, heavy: int, most: int) -> float:
+    """Return the weight that is whole in the next round: none at all is much below or above it."""
+    if capped:
+        return min(whole / _DOWN, float(most))
+    return whole if heavy else max(whole * _DOWN, 1.0)
 
 
 def _cut(state: Tree) -> int:

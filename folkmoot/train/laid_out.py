@@ -26,7 +26,8 @@ def laid_out(task: Task, cohort: Cohort, kept: Tree | None, exchange: int) -> St
     if divisor is None:
         # Cohorts that are drawn by lot vary; beyond 8 deviations a round would have to end.
         likely = cohort.expected + 8 * math.sqrt(cohort.expected)
-        most = max(len(cohort.clients), min(cohort.population, likely))
+        known = max(cohort.population, cohort.expected)
+        most = max(len(cohort.clients), min(known, likely))
     else:
         most = max(cohort.population, _MANY * divisor)
     state = task.aggregator.init(example(task), math.ceil(most))
@@ -35,15 +36,19 @@ def laid_out(task: Task, cohort: Cohort, kept: Tree | None, exchange: int) -> St
     size, clients = kept["laid_out"].tolist()
     # Whole numbers have room for so many; others add up whoever comes.
     whole = state.bounds.noise or state.bounds.largest < math.inf
-    grown = bool(whole) and state.bounds.clients > clients
-    if state.layout.size != size or grown:
+    grown = bool(whole) and len(cohort.clients) > clients
+    if state.layout.size != size:
         raise SettingsError(
-            f"Exchange {exchange + 1} of round {cohort.round} sends {state.layout.size} numbers of "
-            f"at most {state.bounds.clients} clients, but its stages were laid out for {size} of "
-            f"at most {clients}. An exchange must send as many in every round: ask for something "
-            "else as an exchange of its own, after the others."
+            f"Exchange {exchange + 1} of round {cohort.round} sends {state.layout.size} numbers, "
+            f"but its stages were laid out for {size}. An exchange must send as many in every "
+            "round: ask for something else as an exchange of its own, after the others."
         )
-    return state._replace(codec=kept["codec"])
+    if grown:
+        raise SettingsError(
+            f"Round {cohort.round} brings {len(cohort.clients)} clients, but by the first round's "
+            f"the sums have room for {clients}. Begin with a round of the largest cohort."
+        )
+    return state._replace(codec=kept["codec"], bounds=state.bounds._replace(clients=clients))
 
 
 def remembered(state: State, codec: Tree) -> Tree:

@@ -79,7 +79,7 @@ def of_clients(
     size, asking = max(sizes, default=0), round(expected)
     event = _event(dp, drawn, population, rounds)
     if secure is not None:
-        event = cost(secure, asking, size)
+        event = cost(secure, asking, sizes)
     key, paid = _payments(dp, len(sizes), rounds or 1)
 
     def charges_of(noise_multiplier: float) -> list[Charge]:

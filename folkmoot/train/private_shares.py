@@ -7,7 +7,7 @@ client is in the sum and does not collude.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from folkmoot.codecs.field import to_field
 from folkmoot.codecs.rotate import rotate
@@ -57,25 +57,38 @@ def stages(dp: DP, secure: Secure, noise: float, clients: int) -> tuple[Codec, .
     )
 
 
-def cost(secure: Secure, clients: int, size: int) -> Callable[[float], Event]:
-    """Return what an exchange costs, by its noise.
+def cost(secure: Secure, clients: int, sizes: Sequence[int]) -> Callable[[float], Event]:
+    """Return what the costliest exchange of a round costs, by its noise.
 
     Args:
         secure: What is asked of the sums.
         clients: Of a round.
-        size: Most numbers that one exchange sends.
+        sizes: How many numbers each exchange sends.
     """
     if secure.noise == "gaussian":
         return Gaussian
 
     def event(noise: float) -> Event:
-        field = _field(secure, noise, clients, secure.providers(clients))
-        bounds = Bounds(l2=1.0, weight=1.0, clients=clients, size=size, expected=clients)
-        _, bounds = rotate().init(bounds, None)  # type: ignore[arg-type]
-        _, bounds = field.init(bounds, None)  # type: ignore[arg-type]
-        return Skellam(noise, reach=bounds.l2, size=size)
+        # Skellam noise costs the more, the coarser the steps and the more the numbers.
+        reach = min((_reach(secure, noise, clients, size) for size in sizes), default=1.0)
+        return Skellam(noise, reach=reach, size=max(sizes, default=1))
 
     return event
+
+
+def _reach(secure: Secure, noise: float, clients: int, size: int) -> float:
+    """Return the length of what one client adds, in steps; 1 where noise has no room.
+
+    A search for noise asks about any; a run with too much is refused by the field itself.
+    """
+    field = _field(secure, noise, clients, secure.providers(clients))
+    bounds = Bounds(l2=1.0, weight=1.0, clients=clients, size=size, expected=clients)
+    _, bounds = rotate().init(bounds, None)  # type: ignore[arg-type]
+    try:
+        _, bounds = field.init(bounds, None)  # type: ignore[arg-type]
+    except SettingsError:
+        return 1.0
+    return bounds.l2
 
 
 def loudness(secure: Secure, clients: int, state: State, scales: float) -> float:

@@ -38,6 +38,8 @@ from folkmoot.train.private import private
 from folkmoot.train.sampling import Sampling
 from folkmoot.train.secure import secured
 
+_ROOM = 4
+
 
 class Process:
     """An algorithm as two verbs; it holds no state of its own, so any state may be gone on from."""
@@ -93,7 +95,9 @@ class Process:
         setting = Setting(federation, self.seed)
         if state.round == 0:
             first_client(self.algorithm, setting, None)
-        cohort = Cohort(state.round + 1, ascending(federation), len(federation), len(federation))
+        # Rounds by hand vary: whole numbers get room for more clients than there are in the first.
+        ids, room = ascending(federation), _ROOM * len(federation)
+        cohort = Cohort(state.round + 1, ids, len(federation), room)
         with contextlib.closing(self._engine(setting)) as engine:
             following, report = run_round(
                 self.algorithm, state, engine, cohort, self.seed, self._guard()

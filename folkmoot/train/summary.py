@@ -111,6 +111,7 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
     found += [
         ("personal", _personal(settings)),
         ("privacy", "" if outcome.privacy is None else str(outcome.privacy)),
+        ("secure", _secure(outcome)),
         ("left out", _left_out(outcome)),
         ("time", _time(outcome)),
         (
@@ -139,6 +140,27 @@ def _personal(settings: Mapping[str, Any]) -> str:
     named = f"{', '.join(leaves[:_LEAVES])}{more}\n" if leaves else ""
     common = "none" if leaves else "result.model"
     return f"{named}clients' own tests judge their own models, test= {common}"
+
+
+_CUT = {"clipped": "updates clipped", "capped": "weights capped", "cut": "numbers cut"}
+
+
+def _secure(outcome: Outcome) -> str:
+    """Say how sums were taken that nobody may look into, and what had to be cut for them."""
+    found = outcome.settings.get("secure")
+    if not found:
+        return ""
+    cut = [
+        f"{total:,} {what}"
+        for name, what in _CUT.items()
+        if (total := sum(row.get(name, 0) for row in outcome.history))
+    ]
+    how = "by the protocol" if found["sum"] == "protocol" else "modulo a power of two"
+    return (
+        f"sums {how}, opened by {found['quorum']} or more of {found['cohort']} clients; against a "
+        f"server that is {found['threat']}, with {found['corrupt']:.0%} of clients corrupt and "
+        f"{found['dropped']:.0%} lost{'; ' if cut else ''}{', '.join(cut)}"
+    )
 
 
 def _said(settings: Mapping[str, Any], *names: str) -> str:

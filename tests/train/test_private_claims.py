@@ -164,7 +164,7 @@ def asking(algorithm, *tasks):
 def test_an_exchange_that_sends_other_numbers_than_before_is_refused(more):
     algorithm = asking(fm.fedavg(work(Wide())), [3], [500])
 
-    with pytest.raises(fm.SettingsError, match=r"sends 500 numbers.*laid out for 3 of"):
+    with pytest.raises(fm.SettingsError, match=r"sends 500 numbers.*laid out for 3"):
         run(algorithm, promise=GIVEN | more)
 
 
