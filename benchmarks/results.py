@@ -21,6 +21,7 @@ from chapters import (
     privacy_audit,
     privacy_clients,
     privacy_examples,
+    secure,
     tcga_brca,
 )
 
@@ -60,6 +61,7 @@ CHAPTERS: dict[str, Callable[[], str]] = {
     "1": heart_disease.chapter,
     "2": algorithms,
     "3": privacy,
+    "4": secure.section,
 }
 
 

@@ -13,6 +13,7 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State
 from folkmoot.core.algorithm import Task
 from folkmoot.core.codec import Bounds
+from folkmoot.core.engine import Cohort
 from folkmoot.core.errors import CheckpointError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.privacy.accountants import epsilon_bound
@@ -50,6 +51,8 @@ class Guard(NamedTuple):
     releases: Releases
     loudness: Callable[[State], float] | None = None
     """From an exchange's state to the L2 norm of its mean's noise, on average."""
+    asks: int | None = None
+    """Clients that each round asks, where the noise is theirs."""
     counts_rounds: bool = False
     """Whether the noise counts the exchanges, so that each round must ask for all of them."""
 
@@ -68,18 +71,26 @@ class Guard(NamedTuple):
         noise, whole = self.loudness(state), float(trees.norm(released))
         return noise / math.sqrt(whole**2 - noise**2) if whole > noise else None
 
-    def charge(self, round: int, exchange: int, task: Task, bounds: Bounds) -> None:
+    def charge(self, cohort: Cohort, task: Task, bounds: Bounds) -> None:
         """Pay for an exchange before anyone is asked.
 
         Raises:
             BudgetError: If it would overspend; nobody has been asked then.
-            SettingsError: If the algorithm asks more often than the noise was made for.
+            SettingsError: If the algorithm asks more often than the noise was made for, or others
+                than those whose noise it needs.
         """
+        round, exchange = cohort.round, cohort.exchange
         if exchange >= self.exchanges:
             raise SettingsError(
                 f"Round {round} asks for exchange {exchange + 1}, but the first round had "
                 f"{self.exchanges}, for which the noise was made, so this one is not paid for. "
                 "Under privacy= an algorithm must ask as often in every round."
+            )
+        if self.asks is not None and len(cohort.clients) != self.asks:
+            raise SettingsError(
+                f"Round {round} asks {len(cohort.clients)} clients, but their shares of noise were "
+                f"made for {self.asks}. With secure= and privacy= every round must ask as many: "
+                "leave sampling= out, and give cohort=."
             )
         event, times = self.price(exchange, task, bounds.noise)
         key = (self.identity.run, *self.key(round, exchange))
@@ -163,6 +174,7 @@ def guarded(plan: Any, folder: Path | None, resume: bool, done: int = 0) -> Guar
         plan.exchanges,
         releases,
         plan.loudness,
+        None if plan.secure is None else round(plan.expected),
         counts_rounds=plan.dp.mechanism is not None,
     )
     paid = Counter(dict(guard.charges()))

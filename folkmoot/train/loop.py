@@ -117,7 +117,7 @@ def run_round(
         # What was released before is not asked for again, unless clients' states are wanted too.
         again = kept is None or task.work.own is not None
         if guard is not None and again:
-            guard.charge(cohort.round, exchange, task, state.bounds)
+            guard.charge(asked, task, state.bounds)
         try:
             collected, gathered = _ask(engine, task, state, asked, own, seed) if again else _UNASKED
             report = _added(report, collected, task, cohort)

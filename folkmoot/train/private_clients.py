@@ -70,7 +70,7 @@ def of_clients(
     if secure is not None:
         refuse_beside_secure(dp)
         # Who is asked is no secret from the server, and a sum's size must be known to its clients.
-        sampling = as_sampling(sampling, cohort if sampling is None else None)
+        sampling = as_sampling(sampling, cohort)
     drawn = private_sampling(dp, sampling, None if secure else cohort)
     expected = drawn.expected(population)
     stated, asked = dp.population or population, dp.cohort or expected
@@ -80,7 +80,7 @@ def of_clients(
     event = _event(dp, drawn, population, rounds)
     if secure is not None:
         event = cost(secure, asking, sizes)
-    key, paid = _payments(dp, len(sizes), rounds or 1)
+    key, paid = _payments(dp, len(sizes), rounds or 1, secure)
 
     def charges_of(noise_multiplier: float) -> list[Charge]:
         return [(event(noise_multiplier), paid)]
@@ -227,7 +227,7 @@ def _loudness(
 
 
 def _payments(
-    dp: DP, exchanges: int, rounds: int
+    dp: DP, exchanges: int, rounds: int, secure: Secure | None
 ) -> tuple[Callable[[int, int], tuple[Any, ...]], int]:
     """Return what is paid for at once, by round and exchange, and how often a run pays."""
     if isinstance(dp.mechanism, NoiseTree):
@@ -236,7 +236,7 @@ def _payments(
         return lambda round, exchange: ((round - 1) // restart, exchange), exchanges * trees_grown
     if isinstance(dp.mechanism, Banded):
         return lambda round, exchange: (exchange,), exchanges
-    if dp.trust == "local":
+    if dp.trust == "local" or secure is not None:
         # What clients have sent is released; when asked again after a crash, they draw again.
         attempt = secrets.token_hex(4)
         return lambda round, exchange: (round, exchange, attempt), exchanges * rounds

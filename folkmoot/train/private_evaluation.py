@@ -146,7 +146,7 @@ def _released(
         contextlib.closing(guarded(plan, None, resume=False)) as guard,
         contextlib.closing(opener(Setting(clients, 0))) as engine,
     ):
-        guard.charge(cohort.round, cohort.exchange, task, chain.bounds)
+        guard.charge(cohort, task, chain.bounds)
         shown = chain._replace(codec=public(chain.codec))
         kept = _Built(ids, own) if own else {}
         collected = engine.ask(task, shown, cohort, kept)

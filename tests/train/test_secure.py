@@ -10,6 +10,7 @@ from torch import nn
 import folkmoot as fm
 from folkmoot.core.errors import QuorumError
 from folkmoot.privacy import Gaussian
+from folkmoot.train.releases import Releases
 
 QUIET = {"progress": False, "engine": fm.engines.sequential()}
 SMALL = fm.Secure(weight_cap=64)
@@ -288,3 +289,29 @@ def test_a_check_tells_what_a_run_would_refuse():
 
     assert ready.ok and not small.ok
     assert any("among 3 or more" in problem for problem in small.problems)
+
+
+@pytest.mark.parametrize("number", [5, 7])
+def test_other_numbers_of_clients_than_the_shares_were_made_for_are_refused(number):
+    def draw(clients, round, rng):
+        return list(clients)[: 6 if round == 1 else number]
+
+    sampling = fm.sampling.Sampling("mine", draw, lambda population: 6)
+    with pytest.raises(fm.SettingsError, match=f"Round 2 asks {number} clients.*made for 6"):
+        run(privacy=fm.DP(**PROMISE), sampling=sampling)
+
+
+def test_sums_that_were_opened_before_a_crash_are_paid_for_again(tmp_path, monkeypatch):
+    private = {"rounds": 2, "checkpoint": tmp_path, "privacy": fm.DP(**PROMISE)}
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Releases, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(**private)
+    result = run(**private, resume=True)
+
+    # The server has seen the first round's sum twice, with noise of its own each time.
+    assert result.privacy.charges == (({"event": "Gaussian", "noise_multiplier": 1.0}, 3),)
