@@ -16,7 +16,7 @@ import torch
 from folkmoot.core import tree as trees
 from folkmoot.core import wire
 from folkmoot.core.aggregator import EACH, State, Sum, Update
-from folkmoot.core.algorithm import Task
+from folkmoot.core.algorithm import LocalWork, Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut, Opener, Setting
 from folkmoot.core.errors import ClientError, QuorumError, VisibilityError
 from folkmoot.core.tree import Tree
@@ -100,6 +100,12 @@ class SecureSums:
         if cohort.part == "train":
             raise unseen(task)
         yield from self.inner.stream(task, cohort, own)
+
+    def refuse(self, work: LocalWork) -> None:
+        """Refuse what the inner engine refuses of a work before anyone is asked."""
+        refuse = getattr(self.inner, "refuse", None)
+        if refuse is not None:
+            refuse(work)
 
     def close(self) -> None:
         """Close the inner engine."""

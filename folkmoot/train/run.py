@@ -16,15 +16,15 @@ from folkmoot.engines.secure import secure_sums
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
-from folkmoot.secagg.secure import Secure, as_secure
+from folkmoot.secagg.secure import Secure
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.checkpoint import store_of
-from folkmoot.train.environment import FINGERPRINT, program_facts
+from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.events import Callback, Event
 from folkmoot.train.folders import checked_folders
 from folkmoot.train.front import Checked, Handed, current
-from folkmoot.train.guarantee import planned, spent
+from folkmoot.train.guarantee import spent
 from folkmoot.train.guard import Guard, guarded
 from folkmoot.train.options import (
     refuse_engine,
@@ -38,12 +38,11 @@ from folkmoot.train.options import (
     refuse_unknown,
 )
 from folkmoot.train.preflight import first_client
-from folkmoot.train.private import private
 from folkmoot.train.progress import Progress
 from folkmoot.train.progress import shown as display_of
+from folkmoot.train.promised import promised
 from folkmoot.train.result import Result, result_of
-from folkmoot.train.sampling import Draw, Sampling, as_sampling
-from folkmoot.train.secure import secured
+from folkmoot.train.sampling import Draw, Sampling
 from folkmoot.train.standing import (
     Program,
     Standing,
@@ -202,29 +201,16 @@ def run(
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
     first_client(algorithm, setting, held_out)
-    plan, sums = None, as_secure(secure)
-    if privacy is not None:
-        plan = private(privacy, algorithm, federation, rounds, cohort, sampling, sums)
-        algorithm, client_tests = plan.algorithm, client_tests and privacy.client_tests
-        if privacy.unit == "example":
-            # A step that looks at examples otherwise shows it now.
-            first_client(algorithm, setting, None)
-    drawn = plan.sampling if plan else as_sampling(sampling, cohort)
+    promise = promised(algorithm, federation, rounds, cohort, sampling, privacy, secure)
+    algorithm, drawn, plan = promise.algorithm, promise.sampling, promise.plan
+    if plan is not None and plan.dp.unit == "example":
+        # A step that looks at examples otherwise shows it now.
+        first_client(algorithm, setting, None)
+    judged = client_tests and promise.client_tests and federation.has_tests
+    judge = Judge(algorithm, setting, best, judged)
     expected = drawn.expected(len(federation))
-    hidden = None
-    if sums is not None:
-        inside = plan is not None and privacy is not None and privacy.unit == "client"
-        hidden = secured(sums, algorithm, len(federation), expected, private=inside)
-        algorithm = hidden.algorithm
-        client_tests = client_tests and privacy is not None and privacy.client_tests
-    judge = Judge(algorithm, setting, best, client_tests and federation.has_tests)
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
-    if plan:
-        facts["privacy"] = planned(plan)
-    if hidden:
-        facts["secure"] = hidden.facts
-    # A digest of what clients hold lets anyone confirm a guess of it: it stays in the checkpoint.
-    shown = facts if plan is None else {k: v for k, v in facts.items() if k != FINGERPRINT}
+    facts |= promise.facts
     program = Program(
         algorithm,
         federation,
@@ -239,9 +225,10 @@ def run(
         identity_of(facts, algorithm, drawn, judge),
         store_of(stored, client_memory, save),
     )
-    one_by_one = sums is not None and sums.protocol
+    sums = promise.sums
+    # The protocol asks one client after another.
     opener = engine or (
-        sequential() if one_by_one else auto(algorithm, rounds, workers, exact=exact)
+        sequential() if sums and sums.protocol else auto(algorithm, rounds, workers, exact=exact)
     )
     if sums is not None:
         opener = secure_sums(opener, sums)
@@ -254,7 +241,7 @@ def run(
         display_of(progress) as display,
     ):
         refuse_unfit(opened, algorithm.works)
-        described = {"name": name, **shown, "rounds": rounds, "engine": opened.name}
+        described = {"name": name, **promise.shown(facts), "rounds": rounds, "engine": opened.name}
         settings = described | front.app
         standing = _all_rounds(program, standing, opened, settings, [display, *callbacks], guard)
         if guard:

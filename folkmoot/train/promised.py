@@ -1,0 +1,65 @@
+"""What a run promises, as a program: its algorithm behind privacy and secure sums."""
+
+from typing import Any, NamedTuple
+
+from folkmoot.core.algorithm import Algorithm
+from folkmoot.data import ClientData
+from folkmoot.privacy.dp import DP
+from folkmoot.secagg.secure import Secure, as_secure
+from folkmoot.train.environment import FINGERPRINT
+from folkmoot.train.guarantee import planned
+from folkmoot.train.plan import Private
+from folkmoot.train.private import private
+from folkmoot.train.sampling import Draw, Sampling, as_sampling
+from folkmoot.train.secure import secured
+
+
+class Promised(NamedTuple):
+    """An algorithm as it is run, and what that rests on."""
+
+    algorithm: Algorithm
+    sampling: Sampling
+    plan: Private | None
+    """Of privacy; None where none is promised."""
+    sums: Secure | None
+    """What is asked of secure sums; None where sums are plain."""
+    client_tests: bool
+    """Whether clients' own tests may be looked at."""
+    facts: dict[str, Any]
+    """What a result tells of it, as plain JSON."""
+
+    def shown(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return a program's facts less what would tell of clients' data.
+
+        A digest of what they hold lets anyone confirm a guess of it: it stays in the checkpoint.
+        """
+        hides = self.plan is not None or self.sums is not None
+        return {name: fact for name, fact in facts.items() if name != FINGERPRINT or not hides}
+
+
+def promised(
+    algorithm: Algorithm,
+    clients: ClientData,
+    rounds: int,
+    cohort: int | float | None,
+    sampling: Sampling | Draw | None,
+    privacy: DP | None,
+    secure: Secure | str | bool,
+) -> Promised:
+    """Put an algorithm behind what is promised of it; all arguments are as for `run`.
+
+    Raises:
+        SettingsError: If the parts contradict each other, or something has no bound.
+    """
+    plan, sums, facts = None, as_secure(secure), dict[str, Any]()
+    if privacy is not None:
+        plan = private(privacy, algorithm, clients, rounds, cohort, sampling, sums)
+        algorithm, facts["privacy"] = plan.algorithm, planned(plan)
+    drawn = plan.sampling if plan else as_sampling(sampling, cohort)
+    if sums is not None:
+        inside = plan is not None and plan.secure is not None
+        number = len(clients)
+        found = secured(sums, algorithm, number, drawn.expected(number), private=inside)
+        algorithm, facts["secure"] = found.algorithm, found.facts
+    opened = privacy.client_tests if privacy is not None else sums is None
+    return Promised(algorithm, drawn, plan, sums, opened, facts)
