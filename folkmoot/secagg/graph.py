@@ -125,18 +125,42 @@ def neighbours(n: int, degree: int, seed: bytes) -> np.ndarray:
             "the next even number, or n - 1 for the complete graph."
         )
     else:
-        # Sorting 64-bit words gives every order with equal probability, but for n^2 / 2^65.
-        order = np.argsort(np.frombuffer(stream(seed, 8 * n), dtype="<u8"), kind="stable")
-        steps = [step for step in range(-(degree // 2), degree // 2 + 1) if step]
+        order, _ = _ring(n, seed)
+        around = [np.roll(order, -step) for step in _steps(degree)]
         found = np.empty((n, degree), dtype=np.int64)
-        found[order] = np.sort(np.stack([np.roll(order, -step) for step in steps], axis=1), axis=1)
+        found[order] = np.sort(np.stack(around, axis=1), axis=1)
     found.flags.writeable = False
+    return found
+
+
+def neighbours_of(position: int, n: int, degree: int, seed: bytes) -> list[int]:
+    """Return one client's row of `neighbours`, ascending: all that a client needs of the graph."""
+    if degree == n - 1:
+        return [peer for peer in range(n) if peer != position]
+    order, places = _ring(n, seed)
+    found: list[int] = np.sort(order[(places[position] + _steps(degree)) % n]).tolist()
     return found
 
 
 def part(n: int, share: float) -> int:
     """Return floor(share n), with the share read as the simple fraction that it stands for."""
     return math.floor(Fraction(share).limit_denominator(1_000_000) * n)
+
+
+@functools.lru_cache(maxsize=4)
+def _ring(n: int, seed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return clients in the ring's order, and each client's place in it."""
+    # Sorting 64-bit words gives every order with equal probability, but for n^2 / 2^65.
+    order = np.argsort(np.frombuffer(stream(seed, 8 * n), dtype="<u8"), kind="stable")
+    places = np.empty_like(order)
+    places[order] = np.arange(n)
+    return order, places
+
+
+def _steps(degree: int) -> np.ndarray:
+    """Return how far around the ring each neighbour is."""
+    half = degree // 2
+    return np.concatenate([np.arange(-half, 0), np.arange(1, half + 1)])
 
 
 def _connected(n: int, degree: int, bad: int) -> bool:

@@ -109,8 +109,7 @@ class Terms:
 
     def peers(self, position: int) -> list[int]:
         """Return with whom a client masks, ascending."""
-        row = graph.neighbours(len(self.clients), self.degree, self.seed)[position]
-        return [int(peer) for peer in row]
+        return graph.neighbours_of(position, len(self.clients), self.degree, self.seed)
 
     def holders(self, position: int) -> list[int]:
         """Return who holds shares of a client's secrets, ascending.

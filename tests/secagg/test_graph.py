@@ -68,6 +68,15 @@ def test_a_share_is_read_as_the_fraction_that_was_meant(n, share, expected):
     assert graph.part(n, share) == expected
 
 
+@pytest.mark.parametrize(("n", "degree"), [(3, 2), (4, 3), (7, 4), (129, 14)])
+def test_one_client_s_neighbours_are_its_row_of_everybody_s(n, degree):
+    rows = graph.neighbours(n, degree, bytes(31) + b"\7")
+
+    found = [graph.neighbours_of(at, n, degree, bytes(31) + b"\7") for at in range(n)]
+
+    assert found == rows.tolist()
+
+
 @pytest.mark.parametrize(("n", "degree"), [(3, 2), (4, 3), (7, 4), (129, 14), (1000, 30)])
 def test_a_ring_is_regular_simple_and_symmetric(n, degree):
     rows = graph.neighbours(n, degree, bytes(31) + b"\7")
