@@ -21,6 +21,7 @@ from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut, O
 from folkmoot.core.errors import ClientError, QuorumError, VisibilityError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.tasks import example
+from folkmoot.secagg.primitives import refuse_absent
 from folkmoot.secagg.recording import begin_record
 from folkmoot.secagg.secure import Secure
 from folkmoot.secagg.terms import SMALLEST_COHORT, Terms
@@ -36,6 +37,9 @@ def secure_sums(opener: Opener, secure: Secure) -> Opener:
         opener: Of the engine in which clients run; the protocol asks them one after another.
         secure: What is asked of the sums.
     """
+
+    if secure.protocol:
+        refuse_absent()
 
     def opened(setting: Setting) -> "SecureSums":
         return SecureSums(opener(setting), secure, setting.seed)
@@ -122,9 +126,15 @@ class SecureSums:
     ) -> Collected:
         """Play all parties: each client trains when its masked vector is due."""
         found: dict[ClientId, Collected] = {}
+        failed: list[ClientError] = []
 
         def trained(client: ClientId) -> list[np.ndarray[Any, Any]]:
-            alone = self.inner.ask(task, state, cohort._replace(clients=(client,)), own)
+            try:
+                alone = self.inner.ask(task, state, cohort._replace(clients=(client,)), own)
+            except ClientError as error:
+                # What client code raises ends a run, here as in plain sums.
+                failed.append(error)
+                raise
             found[client] = alone
             if not alone.total.count:
                 raise ClientError(alone.left_out[0].reason)
@@ -132,11 +142,12 @@ class SecureSums:
             leaves = trees.leaves(alone.total.value)
             return [leaf.contiguous().numpy().view(_WORDS[leaf.dtype]) for leaf in leaves]
 
-        opened = together(
-            agreed,
-            {client: functools.partial(trained, client) for client in cohort.clients},
-            record=begin_record(agreed),
-        )
+        parts = {client: functools.partial(trained, client) for client in cohort.clients}
+        try:
+            opened = together(agreed, parts, record=begin_record(agreed))
+        finally:
+            if failed:
+                raise failed[0]
         dtypes = [leaf.dtype for leaf in trees.leaves(template)]
         sums = [
             torch.from_numpy(words.view(f"int{8 * words.itemsize}")).to(dtype)

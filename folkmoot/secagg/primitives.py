@@ -8,7 +8,7 @@ it. All that is random comes from one function, `entropy`, and so from the opera
 
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from folkmoot.core.errors import SettingsError
 
@@ -23,11 +23,28 @@ try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-except ImportError as error:
-    raise SettingsError(
-        "Secure aggregation needs the library cryptography, which is not installed: "
-        "pip install 'folkmoot[secure]'."
-    ) from error
+except ImportError:
+    # Secure sums are an extra, and all else must run without it: said when it is used.
+    class _Absent:
+        """Stands for whatever is imported above."""
+
+        def __getattr__(self, name: str) -> NoReturn:
+            refuse_absent()
+            raise AttributeError(name)
+
+        def __call__(self, *given: Any) -> NoReturn:
+            refuse_absent()
+            raise TypeError("absent")
+
+        def __or__(self, other: Any) -> Any:
+            return self
+
+        __ror__ = __or__
+
+    if not TYPE_CHECKING:
+        AESGCM = Cipher = Ed25519PrivateKey = Ed25519PublicKey = HKDF = SHA256 = _Absent()
+        X25519PrivateKey = X25519PublicKey = algorithms = modes = AESGCM
+        InvalidSignature = InvalidTag = ValueError
 
 __all__ = ["Ed25519PrivateKey", "X25519PrivateKey"]
 
@@ -52,6 +69,19 @@ _LOW_ORDER = frozenset(
     )
 )
 """The u-coordinates of all points of order 1, 2, 4 and 8 of the curve and of its twist."""
+
+
+def refuse_absent() -> None:
+    """Refuse to go on where the library `cryptography` is not installed.
+
+    Raises:
+        SettingsError: With the command that installs it.
+    """
+    if not isinstance(Cipher, type):
+        raise SettingsError(
+            "Secure aggregation needs the library cryptography, which is not installed: "
+            "pip install 'folkmoot[secure]'."
+        )
 
 
 def entropy(size: int) -> bytes:

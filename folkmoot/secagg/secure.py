@@ -63,9 +63,25 @@ class Secure:
             **named,
         )
 
+    def colluders(self, clients: int) -> int:
+        """Return how many of a cohort are taken to know each other's noise: rounded up, for a
+        protocol may count a part of a client as nobody, and a privacy guarantee may not."""
+        return clients - part(clients, 1 - self.corrupt)
+
     def providers(self, clients: int) -> int:
-        """Return of how many clients' noise a sum is sure: its quorum less those who collude."""
-        return self.terms(clients, []).quorum - part(clients, self.corrupt)
+        """Return of how many clients' noise a sum is sure: its quorum less those who collude.
+
+        Raises:
+            SettingsError: If there is none.
+        """
+        quorum, colluders = self.terms(clients, []).quorum, self.colluders(clients)
+        if quorum <= colluders:
+            raise SettingsError(
+                f"A sum of {clients} clients opens with {quorum}, of whom {colluders} may collude, "
+                "so nobody's noise is sure to be in it. Assume fewer corrupt or dropped, or ask "
+                "more clients."
+            )
+        return quorum - colluders
 
 
 def as_secure(asked: Any) -> Secure | None:

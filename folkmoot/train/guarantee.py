@@ -7,7 +7,6 @@ from typing import Any
 from folkmoot.core.codec import Codec
 from folkmoot.privacy.accountants import epsilon, epsilon_curve
 from folkmoot.privacy.events import as_json, from_json
-from folkmoot.secagg.graph import part
 from folkmoot.train.guard import Guard
 from folkmoot.train.plan import Private
 
@@ -131,7 +130,7 @@ def assumptions(plan: Private) -> tuple[str, ...]:
         found.append("Trusted: each client with its own examples, and nobody else.")
     elif plan.secure is not None:
         clients = round(plan.expected)
-        providers, bad = plan.secure.providers(clients), part(clients, plan.secure.corrupt)
+        providers, bad = plan.secure.providers(clients), plan.secure.colluders(clients)
         found.append(
             f"Trusted: nobody, while the server sees secure sums alone and at most {bad} of "
             f"{clients} clients collude with it."

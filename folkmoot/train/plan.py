@@ -55,7 +55,12 @@ class Private(NamedTuple):
     @property
     def noise_to_signal(self) -> float:
         """L2 norm of the noise over the largest norm that what it is added to can have."""
-        return self.noise_multiplier * math.sqrt(self.size) / self.cohort
+        more = 1.0
+        if self.secure is not None:
+            # All who are asked add their shares, of which fewer would do.
+            asked = round(self.expected)
+            more = math.sqrt(asked / self.secure.providers(asked))
+        return more * self.noise_multiplier * math.sqrt(self.size) / self.cohort
 
 
 def solved(dp: DP, charges_of: Callable[[float], list[Charge]], rounds: int | None) -> float:

@@ -5,6 +5,7 @@ aggregators of what it asks are rebuilt.
 """
 
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 from folkmoot.codecs.field import to_field
@@ -16,6 +17,7 @@ from folkmoot.core.codec import chain
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.secure import unseen
+from folkmoot.engines.tasks import example
 from folkmoot.secagg.secure import Secure
 from folkmoot.secagg.terms import SMALLEST_COHORT
 from folkmoot.train.driven import driven
@@ -66,6 +68,14 @@ def secured(
         algorithm = driven(
             algorithm, ask=lambda task: task._replace(aggregator=rebuilt(task.aggregator))
         )
+    bits = max(_bits(task, n) for task, _ in asked_in_a_round(algorithm, population))
+    if bits == 16 and not private:
+        warnings.warn(
+            "Sums of 16 bits without noise have steps so large that clients with few examples are "
+            f"rounded away while weights of up to {secure.weight_cap} must fit. State the largest "
+            "number of examples, fm.Secure(bits=16, weight_cap=...), or leave bits= out.",
+            stacklevel=4,
+        )
     return Secured(
         algorithm,
         {
@@ -77,10 +87,18 @@ def secured(
             "neighbours": agreed.degree,
             "threshold": agreed.threshold,
             "quorum": agreed.quorum,
+            "bits": bits,
             "weight_cap": None if private else secure.weight_cap,
             "first_norm": None if private else max(norms.values(), default=None),
         },
     )
+
+
+def _bits(task: Task, clients: int) -> int:
+    """Return the bits of the words that an exchange adds up."""
+    state = task.aggregator.init(example(task), clients)
+    vector = task.aggregator.encode(state, example(task), 0).value["vector"]
+    return 8 * int(vector.element_size())
 
 
 def _refuse_each(algorithm: Algorithm, rule: Aggregator) -> None:

@@ -1,6 +1,8 @@
 """`secure=True`: any algorithm's sums, opened by enough clients, and nothing else to be seen."""
 
 import math
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import nn
 
 import folkmoot as fm
-from folkmoot.core.errors import QuorumError
+from folkmoot.core.errors import ClientError, QuorumError
 from folkmoot.privacy import Gaussian
 from folkmoot.train.releases import Releases
 
@@ -65,6 +67,7 @@ def test_a_secure_run_ends_where_a_plain_one_does_and_says_what_it_rests_on():
         "neighbours": 11,
         "threshold": 8,
         "quorum": 8,
+        "bits": 32,
         "weight_cap": 1 << 16,
         "first_norm": pytest.approx(16 * max(1.0, float(weights(first()).norm()))),
     }
@@ -183,8 +186,9 @@ def test_with_privacy_clients_add_the_noise_and_nobody_is_trusted():
     assert found.epsilon == fm.privacy.epsilon([(Gaussian(1.0), 3)], 1e-3)
     assert found.adjacency == "zero-out-one" and "no amplification" in found.sampling
     assert "Trusted: nobody" in str(found)
-    # A quorum of 8, of whom 5 % of 12, rounded down, collude; all 12 bring half as much again.
-    assert "suffice of 8 clients; a sum of all 12 has 1.50 times the variance" in str(found)
+    # A quorum of 8, less 5 % of 12, rounded up, who collude; all 12 bring 12 / 7 of the variance.
+    assert "at most 1 of 12 clients collude" in str(found)
+    assert "suffice of 7 clients; a sum of all 12 has 1.71 times the variance" in str(found)
 
 
 def test_a_cohort_of_a_private_secure_run_is_of_fixed_size():
@@ -219,7 +223,7 @@ def test_the_noise_in_the_sum_is_that_of_the_shares_that_came(noise, lost):
     torch.manual_seed(0)
     moved = weights(result) - torch.cat([p.detach().flatten() for p in model.parameters()])
     # Sums over rounds add variances; a share is a quorum's part, and a mean is over all 12.
-    expected = 4.0 * 0.5 / 12 * math.sqrt((12 - lost) / 8 * rounds)
+    expected = 4.0 * 0.5 / 12 * math.sqrt((12 - lost) / 7 * rounds)
     # Of 205 numbers the deviation is within a fifth, but for one time in 10^4.
     assert float(moved.norm()) / math.sqrt(size) == pytest.approx(expected, rel=0.2)
 
@@ -280,6 +284,58 @@ def test_what_cannot_be_summed_securely_is_refused_before_round_one(options, why
 def test_settings_out_of_range_are_refused_where_they_are_written(options):
     with pytest.raises(fm.SettingsError, match=next(iter(options))):
         fm.Secure(**options)
+
+
+def test_sixteen_bits_without_noise_come_with_a_warning_and_are_stated():
+    with pytest.warns(UserWarning, match="State the largest number of examples"):
+        result = run(secure=fm.Secure(bits=16, weight_cap=32))
+
+    assert result.settings["secure"]["bits"] == 16
+    assert (weights(result) - weights(run(secure=False))).abs().max() < 0.05
+    private = run(secure=fm.Secure(bits=16), privacy=fm.DP(**PROMISE))
+    assert private.settings["secure"]["bits"] == 16
+
+
+def test_what_client_code_raises_ends_a_run_by_the_protocol_too():
+    def rows_of(client):
+        if client == 3:
+            raise ClientError("The disk of this site is gone.")
+        return rows(client)
+
+    held = fm.data.from_function(range(12), rows_of)
+    for secure in (True, "protocol"):
+        with pytest.raises(ClientError, match="The disk of this site is gone"):
+            run(held=held, secure=secure)
+
+
+WITHOUT = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] == "cryptography":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import torch, folkmoot as fm
+clients = {c: (torch.ones(4, 3), torch.zeros(4).long()) for c in range(5)}
+work = fm.local.sgd(fm.classifier(torch.nn.Linear(3, 2)), lr=0.1)
+for secure in (False, True, "protocol"):
+    try:
+        fm.run(fm.fedavg(work), clients, rounds=1, secure=secure, progress=False)
+        print("ran")
+    except fm.SettingsError as error:
+        print(error)
+"""
+
+
+def test_all_but_the_protocol_runs_without_the_library_of_its_cryptography():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+
+    assert done.stdout.splitlines() == [
+        "ran",
+        "ran",
+        "Secure aggregation needs the library cryptography, which is not installed: pip install "
+        "'folkmoot[secure]'.",
+    ], done.stderr
 
 
 def test_a_check_tells_what_a_run_would_refuse():
