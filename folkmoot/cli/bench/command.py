@@ -46,6 +46,10 @@ def bench(
             "--private", help="Measure example-level privacy's cost; speed only with --only."
         ),
     ] = False,
+    secagg: Annotated[
+        bool,
+        typer.Option("--secagg", help="Measure secure sums; speed only with --only."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -57,7 +61,7 @@ def bench(
     """
     with reported(debug):
         times = 1 if quick else runs
-        parts = memory or newcomer or algorithms or private
+        parts = memory or newcomer or algorithms or private or secagg
         found = _speed(only, times) if only or not parts else {}
         if memory:
             from folkmoot.cli.bench.memory import memory as probes
@@ -75,6 +79,10 @@ def bench(
             from folkmoot.cli.bench.private import private as beside_plain
 
             found["private"] = beside_plain(quick, tell=_tell)
+        if secagg:
+            from folkmoot.cli.bench.secagg import secagg as sums
+
+            found["secagg"] = sums(quick, tell=_tell)
         from folkmoot.cli.bench.machine import machine
 
         found["machine"] = machine()

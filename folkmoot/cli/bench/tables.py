@@ -28,6 +28,11 @@ def show(found: dict[str, Any]) -> None:
     if "private" in found:
         console.print(_private(found["private"]))
         _warn(console, found["private"])
+    if "secagg" in found:
+        cohorts = {name: one for name, one in found["secagg"].items() if name != "parts"}
+        console.print(_secagg(cohorts))
+        console.print(_facts("parts of a secure sum", found["secagg"]["parts"]))
+        _warn(console, cohorts)
     about = found["machine"]
     threads = {figures["plain_threads"] for figures in speed.values()}
     plain = f", plain loop with {threads.pop()} threads" if threads else ""
@@ -95,6 +100,28 @@ def _private(found: dict[str, Any]) -> Table:
             f"{figures['private_ms_a_step']:.2f}",
             f"{figures['plain_ms_a_step']:.2f}",
             f"{figures['noise_share']:.0%}",
+        )
+    return table
+
+
+def _secagg(found: dict[str, Any]) -> Table:
+    """Return a line for each cohort; a figure above its bar is marked."""
+    title = "secure sums, ms a client and s a server; * vectors from a sample, by phase"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("clients", no_wrap=True)
+    for column in ("client", "bar", "server", "bar", "bytes", "else", "bar"):
+        table.add_column(column, justify="right")
+    table.add_column("sum")
+    for name, figures in found.items():
+        client, server = (_judged(figures, key) for key in ("client_ms", "server_s"))
+        table.add_row(
+            f"{name} *" if "sample" in figures["how"] else name,
+            *client,
+            *server,
+            f"{figures['bytes_a_number']:.1f}",
+            f"{figures['else_share']:.1%}{'' if figures['holds']['else_share'] else ' !'}",
+            f"{figures['bars']['else_share']:.0%}",
+            "exact" if figures["exact"] else "wrong !",
         )
     return table
 
