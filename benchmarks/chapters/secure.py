@@ -149,8 +149,7 @@ are no clients; {seeds} seeds, with the sample deviation in brackets. Means by e
 
 {table(["sums", "accuracy", "kB of an update", "updates clipped"], rows)}
 
-Nobody has chosen a range: the clip norm begins at 16 lengths of the first model, and comes down by
-quarters.
+Nobody has chosen a range: the clip norm begins far above, and comes down by quarters.
 
 With noise inside the sum, everyone in every round, clip norm {CLIP:g}, uniform means. Shares are
 made for {providers} of {number} writers; all {number} bring {number / providers:.3f} times their

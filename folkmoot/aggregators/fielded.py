@@ -4,10 +4,10 @@ Bonawitz et al., CCS 2017, section 7: a secure sum is one of integers modulo a p
 update is clipped, weighed by its share of the largest weight, and rounded; beside it travel, as
 whole numbers too, its weight, and whether it was clipped or its weight was capped. Where nothing
 bounds an update, the clip's norm follows the 0.99 quantile of the norms by the rule of Andrew et
-al., NeurIPS 2021, arXiv:1905.03871, from a number that is public. It begins far above any update,
-and comes down by quarters while nearly all updates are shorter than an eighth of it. So does the
-weight that counts as whole, while all weights are below an eighth of it, since what an update can
-be told apart by is a share of that; it goes up again, to the cap, where a weight was above it.
+al., NeurIPS 2021, arXiv:1905.03871, from a number that is public. That begins far above updates as
+they are, for what is clipped once may be missing for good where clients keep a state; and comes
+down by quarters while nearly all are shorter than an eighth of it. Where half or more are longer,
+it grows by sixteen.
 """
 
 import math
@@ -19,14 +19,17 @@ from torch import Tensor
 
 from folkmoot.core.aggregator import Aggregator, State, Sum, Update
 from folkmoot.core.codec import Bounds, Codec, Layout, chain
-from folkmoot.core.errors import ClientError, QuorumError, SettingsError
+from folkmoot.core.errors import QuorumError, SettingsError
 from folkmoot.core.tree import Tree
 
 _QUANTILE = 0.99
 _RATE = 0.2
+_FIRST, _FIRST_WEIGHED = 2.0**16, 2.0**5
+"""Lengths of what is broadcast at which a clip begins; weights take steps that it then has not."""
 _SHORT, _DOWN = 1 / 8, 1 / 4
-_UNEVEN = 2.0**-8
-"""Share by which a weight may be rounded."""
+_LONG, _UP = 1 / 2, 16
+_UNEVEN, _FAINT = 2.0**-8, 2.0**-20
+"""Share by which a weight may be rounded, and share of the largest that leaves an update steps."""
 _GUARD = 1 / (1 + 2.0**-20)
 _MOST = 64 * math.log(2)
 """A norm stays within 2^64 and 2^-64."""
@@ -45,21 +48,23 @@ class Parts(NamedTuple):
     """Whether weights differ."""
 
 
-def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
+def fielded(parts: Parts, field: Codec, most: int, length: float) -> Aggregator:
     """Build a rule whose encoded updates are whole numbers that add up modulo a power of two.
 
     Args:
         parts: Of the rule.
         field: Stages from a vector to whole numbers, such as chain(rotate(), to_field()).
         most: Largest weight; more counts as that.
-        norm: First norm of the clip, where the rule's own stages leave updates without a bound.
+        length: A public one: where the rule's own stages leave updates without a bound, the clip's
+            norm begins at 2^16 times that, or 2^5 times under weights.
 
     Returns:
         A rule that sees nothing but sums. Its codec state holds the present "norm", and under
-        "told" how many updates of the last sum were "clipped", how many weights "capped", and how
-        many single numbers "cut".
+        "told" how many updates of the last sum were "clipped", how many weights "capped", or so
+        small beside the cap that they are "faint", and how many single numbers "cut".
     """
     stages = chain(*parts.codecs)
+    norm = length * (_FIRST_WEIGHED if parts.weighted else _FIRST)
 
     def init(example: Update, clients: int) -> State:
         if clients * most >= 2**32:
@@ -76,33 +81,28 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
             "stages": own,
             "field": inner,
             "norm": torch.tensor(norm if clips else 0.0, dtype=torch.float64),
-            "whole": torch.tensor(float(most), dtype=torch.float64),
             # Steps of a weight of 1: as many as the sum of all has room for.
             "steps": torch.tensor(1 << ((2**32 - 1) // (clients * most)).bit_length() - 1),
-            "told": {name: torch.tensor(0) for name in ("clipped", "capped", "cut")},
+            "told": {name: torch.tensor(0) for name in ("clipped", "capped", "faint", "cut")},
         }
         return State(state, after, layout, example.counts)
 
     def encode(state: State, update: Update, key: int) -> Update:
         given, steps = float(parts.weigh(update)), int(state.codec["steps"])
-        whole = float(state.codec["whole"])
-        weight = round(min(given, whole) * steps) / steps
-        if abs(weight - min(given, whole)) > given * _UNEVEN:
-            raise ClientError(
-                f"An update weighs {given:g}, but a secure sum of weights up to {most} adds them "
-                f"in steps of {1 / steps:g}. Pass a smaller cap: secure=fm.Secure(weight_cap=...)."
-            )
+        wanted = min(given, most)
+        weight = round(wanted * steps) / steps
+        faint = abs(weight - wanted) > wanted * _UNEVEN or 0 < wanted < most * _FAINT
         vector = stages.encode(state.codec["stages"], state.layout.pack(update.value), key)
         vector, length = _in_ball(vector, norm := float(state.codec["norm"]))
         if parts.weighted:
             # A bit that a stage has added is one client's, whatever the client weighs.
-            vector[: state.layout.size] *= weight / whole
+            vector[: state.layout.size] *= weight / most
         told = [
             round(weight * steps),
             length > norm,
             length <= _SHORT * norm,
-            given > whole,
-            given <= _SHORT * whole,
+            given > most,
+            faint,
         ]
         return Update(
             {
@@ -113,12 +113,12 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
         codec, told = state.codec, added.value["told"].tolist()
-        weighed, clipped, short, capped, light = (number % 2**32 for number in told)
+        weighed, clipped, short, capped, faint = (number % 2**32 for number in told)
         weight = weighed / int(codec["steps"])
         vector, inner = field.decode(codec["field"], added.value["vector"], key)
-        norm, whole = float(codec["norm"]), float(codec["whole"])
+        norm = float(codec["norm"])
         if parts.weighted:
-            vector[: state.layout.size] *= whole
+            vector[: state.layout.size] *= most
         if norm:
             vector *= norm / _GUARD
         vector, own = stages.decode(codec["stages"], vector, key)
@@ -129,10 +129,10 @@ def fielded(parts: Parts, field: Codec, most: int, norm: float) -> Aggregator:
             "stages": own,
             "field": inner,
             "norm": torch.tensor(norm, dtype=torch.float64),
-            "whole": torch.tensor(_next_whole(whole, capped, added.count - light, most)).double(),
             "told": {
                 "clipped": torch.tensor(clipped),
                 "capped": torch.tensor(capped),
+                "faint": torch.tensor(faint),
                 "cut": torch.tensor(_cut(inner)),
             },
         }
@@ -158,16 +158,9 @@ def _next_norm(norm: float, clipped: float, short: float) -> float:
     if not norm:
         return 0.0
     following = math.log(norm) - _RATE * (1 - clipped - _QUANTILE)
-    if short >= _QUANTILE:
-        following = math.log(norm * _DOWN)
+    if short >= _QUANTILE or clipped >= _LONG:
+        following = math.log(norm * (_UP if clipped >= _LONG else _DOWN))
     return math.exp(min(max(following, -_MOST), _MOST))
-
-
-def _next_whole(whole: float, capped: int, heavy: int, most: int) -> float:
-    """Return the weight that is whole in the next round: none at all is much below or above it."""
-    if capped:
-        return min(whole / _DOWN, float(most))
-    return whole if heavy else max(whole * _DOWN, 1.0)
 
 
 def _cut(state: Tree) -> int:
@@ -178,5 +171,8 @@ def _cut(state: Tree) -> int:
 
 def _divisor(parts: Parts, added: Sum) -> float:
     if not added.count or (parts.weighted and not added.weight):
-        raise QuorumError("Nobody is in the secure sum, or all of its weights are 0.")
+        raise QuorumError(
+            "Nobody is in the secure sum, or all of its weights are 0, or too small beside the "
+            "largest that may be: fm.Secure(weight_cap=...)."
+        )
     return parts.divisor(added)

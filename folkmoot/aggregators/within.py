@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.core.codec import Bounds, Codec, Layout
+from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 
 _GUARD = 1 / (1 + 2.0**-20)
@@ -25,6 +26,11 @@ def within(codec: Codec) -> Codec:
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
         found, most = codec.encode(state["stage"], vector, key), float(state["l2"])
+        if not found.is_floating_point():
+            raise SettingsError(
+                f"{codec.name} makes whole numbers between clip and noise, which privacy= does "
+                "itself, with noise that fits them. Leave it out of the rule."
+            )
         length = float(torch.linalg.vector_norm(found, dtype=torch.float64))
         if length <= most:
             return found

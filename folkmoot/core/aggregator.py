@@ -89,5 +89,5 @@ class Aggregator(NamedTuple):
     """`bounded(before, after, divisor)`: this rule with more stages before and after its own, in
     which no client counts more than another; None where there is no such rule."""
     fielded: "Callable[[Codec, int, float], Aggregator] | None" = None
-    """`fielded(field, most, norm)`: this rule as a sum of whole numbers, of weights up to `most`,
-    with a clip that begins at `norm` where nothing bounds an update; None where there is none."""
+    """`fielded(field, most, length)`: this rule as a sum of whole numbers, of weights up to `most`,
+    with a clip far above `length` where nothing bounds an update; None where there is none."""

@@ -46,8 +46,11 @@ class Secure:
         cap = self.weight_cap
         if not isinstance(cap, int) or isinstance(cap, bool) or not 1 <= cap < 2**31:
             raise SettingsError(f"weight_cap must be a whole number from 1 on, but is {cap!r}.")
-        for name, share in (("corrupt", self.corrupt), ("dropped", self.dropped or 0.0)):
-            if not isinstance(share, int | float) or not 0 <= share < 1:
+        if isinstance(self.bits, float):
+            raise SettingsError(f"bits must be a whole number, but is {self.bits!r}.")
+        for name, share in (("corrupt", self.corrupt), ("dropped", self.dropped)):
+            given = name == "corrupt" or share is not None
+            if given and not (isinstance(share, int | float) and 0 <= share < 1):
                 raise SettingsError(
                     f"{name} must be a share of a cohort, at least 0 and below 1, but is {share!r}."
                 )

@@ -25,7 +25,7 @@ class Guarantee:
     sampling: str
     """How cohorts, or batches, were drawn."""
     trust: str
-    """Who adds the noise: "central" or "local"."""
+    """Who adds the noise: "central", "local", or all clients together in a "secure sum"."""
     noise_multiplier: float
     """Standard deviation of the noise over the clip norm."""
     clip: str
@@ -72,7 +72,7 @@ def planned(plan: Private) -> dict[str, Any]:
         "unit": dp.unit,
         "adjacency": plan.adjacency,
         "sampling": plan.lot,
-        "trust": dp.trust,
+        "trust": dp.trust if plan.secure is None else "secure sum",
         "noise_multiplier": plan.noise_multiplier,
         "clip": dp.clip.name if isinstance(dp.clip, Codec) else f"clip({dp.clip:g})",
         "mechanism": "drawn anew each round" if dp.mechanism is None else repr(dp.mechanism),

@@ -71,29 +71,35 @@ class Guard(NamedTuple):
         noise, whole = self.loudness(state), float(trees.norm(released))
         return noise / math.sqrt(whole**2 - noise**2) if whole > noise else None
 
+    def admit(self, cohort: Cohort) -> None:
+        """Look at whom an exchange is to ask, before it is laid out.
+
+        Raises:
+            SettingsError: If the algorithm asks more often than the noise was made for, or others
+                than those whose noise it needs.
+        """
+        if cohort.exchange >= self.exchanges:
+            raise SettingsError(
+                f"Round {cohort.round} asks for exchange {cohort.exchange + 1}, but the first "
+                f"round had {self.exchanges}, for which the noise was made, so this one is not "
+                "paid for. Under privacy= an algorithm must ask as often in every round."
+            )
+        if self.asks is not None and len(cohort.clients) != self.asks:
+            raise SettingsError(
+                f"Round {cohort.round} asks {len(cohort.clients)} clients, but their shares of "
+                f"noise were made for {self.asks}: with secure= and privacy= every round must ask "
+                "as many as cohort= says."
+            )
+
     def charge(self, cohort: Cohort, task: Task, bounds: Bounds) -> None:
         """Pay for an exchange before anyone is asked.
 
         Raises:
             BudgetError: If it would overspend; nobody has been asked then.
-            SettingsError: If the algorithm asks more often than the noise was made for, or others
-                than those whose noise it needs.
+            SettingsError: If it asks for other work than the noise was made for.
         """
-        round, exchange = cohort.round, cohort.exchange
-        if exchange >= self.exchanges:
-            raise SettingsError(
-                f"Round {round} asks for exchange {exchange + 1}, but the first round had "
-                f"{self.exchanges}, for which the noise was made, so this one is not paid for. "
-                "Under privacy= an algorithm must ask as often in every round."
-            )
-        if self.asks is not None and len(cohort.clients) != self.asks:
-            raise SettingsError(
-                f"Round {round} asks {len(cohort.clients)} clients, but their shares of noise were "
-                f"made for {self.asks}. With secure= and privacy= every round must ask as many: "
-                "leave sampling= out, and give cohort=."
-            )
-        event, times = self.price(exchange, task, bounds.noise)
-        key = (self.identity.run, *self.key(round, exchange))
+        event, times = self.price(cohort.exchange, task, bounds.noise)
+        key = (self.identity.run, *self.key(cohort.round, cohort.exchange))
         for ledger in self.ledgers:
             ledger.charge(event, key=key, times=times)
 

@@ -15,7 +15,7 @@ _MANY = 4
 """Expected cohorts that a private sum has room for, whoever is there in the first round."""
 
 
-def laid_out(task: Task, cohort: Cohort, kept: Tree | None, exchange: int) -> State:
+def laid_out(task: Task, cohort: Cohort, kept: Tree | None) -> State:
     """Return the state that this exchange's codecs begin with, or go on from.
 
     Raises:
@@ -39,9 +39,9 @@ def laid_out(task: Task, cohort: Cohort, kept: Tree | None, exchange: int) -> St
     grown = bool(whole) and len(cohort.clients) > clients
     if state.layout.size != size:
         raise SettingsError(
-            f"Exchange {exchange + 1} of round {cohort.round} sends {state.layout.size} numbers, "
-            f"but its stages were laid out for {size}. An exchange must send as many in every "
-            "round: ask for something else as an exchange of its own, after the others."
+            f"Exchange {cohort.exchange + 1} of round {cohort.round} sends {state.layout.size} "
+            f"numbers, but its stages were laid out for {size}. An exchange must send as many in "
+            "every round: ask for something else as an exchange of its own, after the others."
         )
     if grown:
         raise SettingsError(

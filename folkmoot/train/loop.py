@@ -111,8 +111,10 @@ def run_round(
                 guard.end(cohort.round, exchange)
             return Snapshot(cohort.round, done.value, codecs, own), report
         check_task(algorithm, task)
-        state = laid_out(task, cohort, codecs.get(f"{exchange}"), exchange)
         asked = cohort._replace(exchange=exchange)
+        if guard is not None:
+            guard.admit(asked)
+        state = laid_out(task, asked, codecs.get(f"{exchange}"))
         kept = guard.releases.find(cohort.round, exchange) if guard else None
         # What was released before is not asked for again, unless clients' states are wanted too.
         again = kept is None or task.work.own is not None

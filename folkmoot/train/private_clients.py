@@ -79,7 +79,8 @@ def of_clients(
     size, asking = max(sizes, default=0), round(expected)
     event = _event(dp, drawn, population, rounds)
     if secure is not None:
-        event = cost(secure, asking, sizes)
+        # An adaptive clip sends one number more.
+        event = cost(secure, asking, [size + 1 for size in sizes])
     key, paid = _payments(dp, len(sizes), rounds or 1, secure)
 
     def charges_of(noise_multiplier: float) -> list[Charge]:
@@ -92,8 +93,8 @@ def of_clients(
     if secure is not None:
         after = stages(dp, secure, noise, asking)
     rule = functools.partial(private_mean, algorithm.name, before, after, expected)
-    if dp.trust == "local":
-        # That a client has no usable update is said by nobody but its noise.
+    if dp.trust == "local" or secure is not None:
+        # That a client has no usable update is said to nobody who is not trusted.
         algorithm = with_works(algorithm, _finite)
     return Private(
         dp=dp,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from folkmoot.codecs.field import to_field
 from folkmoot.codecs.rotate import rotate
 from folkmoot.codecs.shares import gaussian_shares, skellam_shares
+from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State
 from folkmoot.core.codec import Bounds, Codec
 from folkmoot.core.errors import SettingsError
@@ -101,9 +102,8 @@ def loudness(secure: Secure, clients: int, state: State, scales: float) -> float
         scales: L2 norm of what each coordinate is scaled by behind the field.
     """
     more = math.sqrt(clients / secure.providers(clients))
-    # Behind whatever stages a rule brings of its own: rotate, field, shares.
-    *_, field, _ = state.codec.values()
-    steps = float(field["scale"])
+    (scale,) = [leaf for path, leaf in trees.items(state.codec) if path[-1] == "scale"]
+    steps = float(scale)
     return more * state.bounds.noise * state.bounds.l2 / steps * scales
 
 

@@ -98,10 +98,15 @@ class Process:
         # Rounds by hand vary: whole numbers get room for more clients than there are in the first.
         ids, room = ascending(federation), _ROOM * len(federation)
         cohort = Cohort(state.round + 1, ids, len(federation), room)
-        with contextlib.closing(self._engine(setting)) as engine:
-            following, report = run_round(
-                self.algorithm, state, engine, cohort, self.seed, self._guard()
-            )
+        guard, paid = self._guard(), self._paid()
+        try:
+            with contextlib.closing(self._engine(setting)) as engine:
+                following, report = run_round(
+                    self.algorithm, state, engine, cohort, self.seed, guard
+                )
+        finally:
+            # A round that was refused before anyone was asked is none.
+            self._calls += self._paid() > paid
         self._released += 1
         return following, report._asdict()
 
@@ -110,8 +115,11 @@ class Process:
         if self.guard is None:
             return None
         call = self._calls
-        self._calls += 1
         return self.guard._replace(key=lambda round, exchange: (call, exchange))
+
+    def _paid(self) -> int:
+        """Return how much was charged so far, as a number that only grows."""
+        return 0 if self.guard is None else sum(times for _, times in self.guard.charges())
 
     @property
     def privacy(self) -> Guarantee | None:
@@ -191,6 +199,7 @@ def process(
     refuse_no_algorithm("process", algorithm)
     refuse_seed(seed)
     refuse_engine(engine, None)
+    refuse_numbers(rounds=rounds, cohort=cohort)
     opener, sums = engine or sequential(), as_secure(secure)
     if sums is not None:
         opener = secure_sums(opener, sums)
@@ -199,7 +208,6 @@ def process(
             size = cohort or SMALLEST_COHORT
             algorithm = secured(sums, algorithm, size, size, private=False).algorithm
         return Process(algorithm, seed, opener)
-    refuse_numbers(rounds=rounds, cohort=cohort)
     if cohort is None:
         raise SettingsError(
             "A private process divides by the expected cohort, whoever comes: pass cohort=."

@@ -8,7 +8,7 @@ from typing import Any
 
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.engine import Engine, Opener, Setting
-from folkmoot.core.errors import SettingsError
+from folkmoot.core.errors import BudgetError, SettingsError
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto, sequential
 from folkmoot.engines.clock import now
@@ -270,7 +270,14 @@ def _all_rounds(
 
     tell("start", settings)
     while not is_over(program, standing):
-        standing = advance(program, standing, engine, guard)
+        try:
+            standing = advance(program, standing, engine, guard)
+        except BudgetError as error:
+            # After a crash a round may be paid for twice; what was learnt by then is worth keeping.
+            if not standing.history:
+                raise
+            standing = standing._replace(ended=str(error))
+            break
         # A bound of microseconds, to look at; the result has the epsilon that is spent.
         meter = {"epsilon_bound": guard.meter()} if guard else {}
         tell("round", standing.history[-1] | meter)

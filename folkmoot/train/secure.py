@@ -8,6 +8,8 @@ import functools
 import warnings
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from folkmoot.codecs.field import to_field
 from folkmoot.codecs.rotate import rotate
 from folkmoot.core import tree as trees
@@ -22,9 +24,6 @@ from folkmoot.secagg.secure import Secure
 from folkmoot.secagg.terms import SMALLEST_COHORT
 from folkmoot.train.driven import driven
 from folkmoot.train.plan import asked_in_a_round
-
-FIRST_NORM = 16.0
-"""A clip that nobody has chosen begins at so many lengths of what the first round broadcasts."""
 
 
 class Secured(NamedTuple):
@@ -58,17 +57,20 @@ def secured(
         )
     agreed = secure.terms(n, [])
     asked = asked_in_a_round(algorithm, population)
-    norms: dict[Aggregator, float] = {}
+    lengths: dict[Aggregator, float] = {}
     for task, _ in asked:
         _refuse_each(algorithm, task.aggregator)
-        norms.setdefault(task.aggregator, _length(task))
+        lengths.setdefault(task.aggregator, _length(task))
     if not private:
         field = chain(rotate(), to_field(bits=secure.bits))
-        rebuilt = functools.cache(functools.partial(_summed, algorithm, secure, field, norms))
+        rebuilt = functools.cache(functools.partial(_summed, algorithm, secure, field, lengths))
         algorithm = driven(
             algorithm, ask=lambda task: task._replace(aggregator=rebuilt(task.aggregator))
         )
-    bits = max(_bits(task, n) for task, _ in asked_in_a_round(algorithm, population))
+    states = [_first(task, n) for task, _ in asked_in_a_round(algorithm, population)]
+    words = [leaf for state in states for leaf in _named("zero", state)]
+    bits = 8 * max(leaf.element_size() for leaf in words)
+    norms = [float(leaf) for state in states for leaf in _named("norm", state)]
     if bits == 16 and not private:
         warnings.warn(
             "Sums of 16 bits without noise have steps so large that clients with few examples are "
@@ -89,16 +91,18 @@ def secured(
             "quorum": agreed.quorum,
             "bits": bits,
             "weight_cap": None if private else secure.weight_cap,
-            "first_norm": None if private else max(norms.values(), default=None),
+            "first_norm": None if private else max(norms),
         },
     )
 
 
-def _bits(task: Task, clients: int) -> int:
-    """Return the bits of the words that an exchange adds up."""
-    state = task.aggregator.init(example(task), clients)
-    vector = task.aggregator.encode(state, example(task), 0).value["vector"]
-    return 8 * int(vector.element_size())
+def _first(task: Task, clients: int) -> Tree:
+    """Return the state that an exchange's stages begin with."""
+    return task.aggregator.init(example(task), clients).codec
+
+
+def _named(name: str, state: Tree) -> list[Tensor]:
+    return [leaf for path, leaf in trees.items(state) if path[-1] == name]
 
 
 def _refuse_each(algorithm: Algorithm, rule: Aggregator) -> None:
@@ -112,7 +116,7 @@ def _summed(
     algorithm: Algorithm,
     secure: Secure,
     field: Any,
-    norms: dict[Aggregator, float],
+    lengths: dict[Aggregator, float],
     asked: Aggregator,
 ) -> Aggregator:
     """Rebuild a rule as a sum of whole numbers."""
@@ -123,15 +127,14 @@ def _summed(
             "a sum of whole numbers. Use aggregator=fm.aggregators.weighted_mean() or "
             "uniform_mean(), or leave secure= out."
         )
-    norm = norms.get(asked, max(norms.values(), default=FIRST_NORM))
-    found = asked.fielded(field, secure.weight_cap, norm)
+    length = lengths.get(asked, max(lengths.values(), default=1.0))
+    found = asked.fielded(field, secure.weight_cap, length)
     return found._replace(divisor=asked.divisor, averages=asked.averages)
 
 
 def _length(task: Task) -> float:
-    """Return the first norm of a clip: the length of what is broadcast, which is public."""
-    sent = _floating(task.broadcast)
-    return FIRST_NORM * max(float(trees.norm(sent)), 1.0)
+    """Return the length of what is broadcast, which is public, and at least 1."""
+    return max(float(trees.norm(_floating(task.broadcast))), 1.0)
 
 
 def _floating(tree: Tree) -> Tree:

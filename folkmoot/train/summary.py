@@ -142,7 +142,12 @@ def _personal(settings: Mapping[str, Any]) -> str:
     return f"{named}clients' own tests judge their own models, test= {common}"
 
 
-_CUT = {"clipped": "updates clipped", "capped": "weights capped", "cut": "numbers cut"}
+_CUT = {
+    "clipped": "updates clipped",
+    "capped": "weights capped",
+    "faint": "weights too small for their cap",
+    "cut": "numbers cut",
+}
 
 
 def _secure(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ import torch
 import folkmoot as fm
 from folkmoot.core import fold
 from folkmoot.core.aggregator import Update
-from folkmoot.core.errors import ClientError, QuorumError
+from folkmoot.core.errors import QuorumError
 
 FIELD = fm.chain(fm.codecs.rotate(), fm.codecs.to_field())
 CAP = 1000
@@ -28,7 +28,9 @@ def summed(rule, updates, state=None, clients=None):
 
 
 def fielded(rule, norm=8.0, cap=CAP, field=FIELD):
-    return rule.fielded(field, cap, norm)
+    """A rule whose clip begins at a norm: 2^16 public lengths, or 2^5 under weights."""
+    weighed = rule.name == "weighted_mean"
+    return rule.fielded(field, cap, norm / 2.0 ** (5 if weighed else 16))
 
 
 def a_step(state, norm):
@@ -62,6 +64,7 @@ def test_a_rule_gives_what_it_gives_in_floats_within_a_step_for_each_client(rule
     assert {name: int(n) for name, n in following.codec["told"].items()} == {
         "clipped": 0,
         "capped": 0,
+        "faint": 0,
         "cut": 0,
     }
 
@@ -87,31 +90,22 @@ def test_weights_beyond_the_cap_count_as_the_cap_and_are_told():
     assert int(following.codec["told"]["capped"]) == 2
 
 
-def test_the_weight_that_is_whole_comes_down_to_the_weights_and_goes_up_where_one_is_above():
-    rule, state = fielded(fm.aggregators.weighted_mean(), cap=1 << 16), None
-    given = [update([1.0], 20.0), update([4.0], 25.0)]
-    wholes = []
-    for _ in range(6):
-        value, _, state = summed(rule, given, state)
-        wholes.append(float(state.codec["whole"]))
-        assert value["w"].item() == pytest.approx(120 / 45, abs=3e-3)
-    # 25 is less than an eighth of 256, and not of 64.
-    assert wholes == [2.0**14, 2.0**12, 2.0**10, 2.0**8, 64.0, 64.0]
-    assert value["w"].item() == pytest.approx(120 / 45, abs=1e-6)
-
-    _, _, state = summed(rule, [*given, update([1.0], 100.0)], state)
-    assert int(state.codec["told"]["capped"]) == 1 and float(state.codec["whole"]) == 256
-
-
 def test_weights_need_not_be_whole_where_there_is_room_for_parts():
     given = [update([1.0], 0.25), update([5.0], 0.75)]
 
     value, _, _ = summed(fielded(fm.aggregators.weighted_mean()), given)
     assert value["w"].item() == pytest.approx(4.0, abs=1e-3)
 
-    crowded = fielded(fm.aggregators.weighted_mean(), cap=2**31 // 2)
-    with pytest.raises(ClientError, match=r"weighs 0\.25.*weight_cap"):
-        summed(crowded, given)
+
+@pytest.mark.parametrize(("weight", "faint"), [(0.5, 0), (0.3, 2), (2.0**-22, 2), (0.0, 0)])
+def test_weights_too_small_for_their_cap_are_told(weight, faint):
+    # 65,536 clients leave steps of 1: parts of a weight are rounded away.
+    rule = fielded(fm.aggregators.weighted_mean(), cap=1 << 15)
+    given = [update([1.0], weight), update([5.0], weight), update([3.0], 8.0)]
+
+    _, _, following = summed(rule, given, clients=65_535)
+
+    assert int(following.codec["told"]["faint"]) == faint
 
 
 def test_a_client_that_weighs_nothing_adds_nothing_but_itself():
@@ -125,14 +119,26 @@ def test_a_client_that_weighs_nothing_adds_nothing_but_itself():
 
 
 def test_updates_beyond_the_norm_are_clipped_and_told_and_the_norm_grows():
-    # Of 4 clients 2 are too long: the log of the norm grows by 0.2 (1 / 2 - 0.01).
-    given = [update([16.0]), update([-32.0]), update([1.0]), update([8.0])]
+    # Of 4 clients 1 is too long: the log of the norm grows by 0.2 (1 / 4 - 0.01).
+    given = [update([6.0]), update([-32.0]), update([1.0]), update([8.0])]
 
     value, _, following = summed(fielded(fm.aggregators.uniform_mean()), given)
 
-    assert value["w"].item() == pytest.approx((8 - 8 + 1 + 8) / 4, abs=1e-5)
-    assert int(following.codec["told"]["clipped"]) == 2
-    assert float(following.codec["norm"]) == pytest.approx(8 * math.exp(0.2 * (0.5 - 0.01)))
+    assert value["w"].item() == pytest.approx((6 - 8 + 1 + 8) / 4, abs=1e-5)
+    assert int(following.codec["told"]["clipped"]) == 1
+    assert float(following.codec["norm"]) == pytest.approx(8 * math.exp(0.2 * (0.25 - 0.01)))
+
+
+def test_a_norm_below_most_updates_is_left_behind_in_a_few_rounds():
+    rule, state = fielded(fm.aggregators.uniform_mean()), None
+    norms = []
+    for _ in range(6):
+        value, _, state = summed(rule, [update([3000.0]), update([-4000.0]), update([2.0])], state)
+        norms.append(float(state.codec["norm"]))
+
+    # 8, 128, 2048 are below two of three; 32,768 is more than eight times the longest.
+    assert norms == pytest.approx([128, 2048, 32768, 8192, 8192 * math.exp(-0.002), norms[-1]])
+    assert value["w"].item() == pytest.approx(-998 / 3, rel=1e-5)
 
 
 def test_the_norm_comes_down_to_the_updates_and_stays_above_them():
