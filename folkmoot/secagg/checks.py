@@ -7,7 +7,7 @@ import numpy as np
 
 from folkmoot.core.errors import SecureError, SettingsError
 from folkmoot.secagg import messages
-from folkmoot.secagg.keys import Hidden, Keys, advert_text, survivors_text
+from folkmoot.secagg.keys import Hidden, Keys, advert_text, attempt, survivors_text
 from folkmoot.secagg.messages import Advert, ServerMessage, Signatures, Survivors
 from folkmoot.secagg.primitives import full_order, signed
 from folkmoot.secagg.terms import ClientId, Terms
@@ -24,6 +24,8 @@ class Own(Hidden):
         self.terms, self.me, self.position = terms, me, terms.positions[me]
         self.peers = terms.peers(self.position)
         self.keys = Keys()
+        self.advert = Advert(b"", b"", b"", b"")
+        """Its own."""
         self.adverts: dict[int, Advert] = {}
         """Of peers that advertised (U1 in the paper)."""
         self.channels: dict[int, bytes] = {}
@@ -89,12 +91,33 @@ def believe(own: Own, survivors: Survivors) -> None:
     own.survivors, own.bitmap = alive, survivors.bitmap
 
 
+def attempts(terms: Terms, adverts: Mapping[int, Advert]) -> dict[int, bytes]:
+    """Return by signer how it names the attempt at a sum that it signs in.
+
+    On the complete graph, by all keys, for there all see the same ones: signatures are over one
+    list of survivors each of whom has dealt shares to all signers, under one and the same key. Its
+    mask key then stays hidden, so that no smaller sum opens, even where a server weaves attempts
+    into each other. On another graph clients see their own peers' keys alone, and a signer names
+    its own fresh ones: its attempts differ, and none are woven together by a server that is honest
+    while keys are advertised (see `Terms.threat`).
+    """
+    if terms.complete:
+        return dict.fromkeys(adverts, attempt(terms.digest, adverts))
+    return {at: attempt(terms.digest, {at: advert}) for at, advert in adverts.items()}
+
+
+def own_attempts(own: Own) -> dict[int, bytes]:
+    """Return the same as one client saw it."""
+    return attempts(own.terms, own.adverts | {own.position: own.advert})
+
+
 def check_signatures(own: Own, signatures: Signatures, roster: Roster) -> None:
-    """See to it that enough others were told of the same survivors."""
-    text, least = survivors_text(own.terms.digest, own.bitmap), own.terms.threshold
+    """See to it that enough others were told of the same survivors in the same attempt."""
+    seen, least = own_attempts(own), own.terms.threshold
     count = int(own.terms.complete)  # By its own, which counts where it holds a share of its own.
     for peer, signature in signatures.by_peer.items():
         if peer in own.held and own.survivors[peer] and peer != own.position:
+            text = survivors_text(own.terms.digest, seen[peer], own.bitmap)
             count += signed(roster.get(own.terms.clients[peer], b""), signature, text)
         if count >= least:
             return

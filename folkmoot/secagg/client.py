@@ -36,6 +36,7 @@ from folkmoot.secagg.checks import (
     enough,
     expected,
     names,
+    own_attempts,
 )
 from folkmoot.secagg.keys import (
     advert_text,
@@ -110,7 +111,8 @@ def client(
     survivors = yield _mask(own, vectors)
     believe(own, expected(own, survivors, Survivors))
     if identity is not None and terms.threat == "active":
-        signatures = yield Signed(sign(identity, survivors_text(terms.digest, own.bitmap)))
+        text = survivors_text(terms.digest, own_attempts(own)[own.position], own.bitmap)
+        signatures = yield Signed(sign(identity, text))
         check_signatures(own, expected(own, signatures, Signatures), roster or {})
     again = yield _reveal(own)
     if again is not None:
@@ -130,10 +132,11 @@ def _begin(terms: Terms, me: ClientId, demands: Demands) -> Own:
 def _advertise(own: Own, identity: Ed25519PrivateKey | None) -> Advert:
     digest, keys = own.terms.digest, own.keys
     fixed = commitment(digest, own.position, keys.seed)
-    parts = (keys.channel_public, keys.mask_public, fixed)
-    if identity is None or own.terms.threat == "honest":
-        return Advert(*parts, b"")
-    return Advert(*parts, sign(identity, advert_text(digest, own.position, *parts)))
+    parts, signature = (keys.channel_public, keys.mask_public, fixed), b""
+    if identity is not None and own.terms.threat == "active":
+        signature = sign(identity, advert_text(digest, own.position, *parts))
+    own.advert = Advert(*parts, signature)
+    return own.advert
 
 
 def _meet(own: Own, adverts: Adverts, roster: Roster) -> None:

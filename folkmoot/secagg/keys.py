@@ -1,12 +1,15 @@
 """What keys are used for, each bound to one round: to agree in pairs, to seal shares, to sign.
 
 Every derived key, every sealed share and every signature names the digest of the round's terms
-(with run, round, exchange, cohort, model) and who it is between; an old one, or one of another run,
-fits nowhere.
+(with run, round, exchange, cohort, model) and who it is between; one of another run or round fits
+nowhere. Nor does one of another attempt at the same sum: pairs derive from keys that are fresh in
+each, and what is signed later names those keys. Only the signature over them does not tell attempts
+apart. Keys of an old one are those of a client that can no longer deal.
 """
 
 import hashlib
 import struct
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from folkmoot.secagg.primitives import (
@@ -112,9 +115,23 @@ def advert_text(digest: bytes, position: int, channel: bytes, mask: bytes, fixed
     return _bound(b"keys", digest, position) + channel + mask + fixed
 
 
-def survivors_text(digest: bytes, bitmap: bytes) -> bytes:
-    """Return what a client signs of who survived."""
-    return _bound(b"survivors", digest) + bitmap
+def attempt(digest: bytes, adverts: Mapping[int, Sequence[bytes]]) -> bytes:
+    """Return 32 bytes that tell one attempt at a sum from all others, by keys that are fresh in it.
+
+    Args:
+        digest: Of the terms.
+        adverts: By position, the fields of `Advert`; the signature does not count.
+    """
+    found = hashlib.sha256(_bound(b"attempt", digest))
+    for position, advert in sorted(adverts.items()):
+        # Hashed one by one, so that no advert's end can pass for another's beginning.
+        found.update(hashlib.sha256(advert_text(digest, position, *advert[:3])).digest())
+    return found.digest()
+
+
+def survivors_text(digest: bytes, attempted: bytes, bitmap: bytes) -> bytes:
+    """Return what a client signs of who survived which attempt."""
+    return _bound(b"survivors", digest) + attempted + bitmap
 
 
 def _nonce(sender: int, receiver: int) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 from folkmoot.core.errors import SecureError
 from folkmoot.secagg import messages
 from folkmoot.secagg.book import Answers, Ask, Book, Opened
-from folkmoot.secagg.checks import Roster
+from folkmoot.secagg.checks import Roster, attempts
 from folkmoot.secagg.keys import SEALED_BYTES, advert_text, survivors_text
 from folkmoot.secagg.masks import zeros
 from folkmoot.secagg.messages import (
@@ -148,12 +148,13 @@ def _summed(book: Book, asked: Ask, answers: Answers, total: list[np.ndarray]) -
 def _signatures(book: Book, asked: Ask, answers: Answers) -> dict[int, ServerMessage]:
     """Return for each client what its peers signed."""
     found: dict[int, bytes] = {}
+    seen = attempts(book.terms, book.adverts)
 
     def accept(position: int, said: Signed) -> None:
         name = book.terms.clients[position]
         told = asked.messages[name]
         assert isinstance(told, Survivors)
-        text = survivors_text(book.terms.digest, told.bitmap)
+        text = survivors_text(book.terms.digest, seen[position], told.bitmap)
         if not signed(book.roster.get(name, b""), said.signature, text):
             raise SecureError("its signature over the survivors is not by the key of the roster.")
         found[position] = said.signature

@@ -46,8 +46,10 @@ class Terms:
     round: int
     """From 0."""
     exchange: int
-    """Which of the round's sums this is, from 0. A sum that is asked for again after a failure has
-    fresh keys, and needs no number of its own."""
+    """Which of the round's sums this is, from 0. A sum that is asked for again after a failure
+    needs no number of its own: keys are fresh in each attempt, and what is sealed, or signed of
+    survivors, names them (`keys.attempt`). But an active server may call an attempt failed that it
+    has opened: of two that differ in a client it then has that client's vector."""
     clients: tuple[ClientId, ...]
     """Ids of the cohort, distinct; a client's place in here is its position in messages."""
     vectors: tuple[tuple[int, int], ...]

@@ -48,10 +48,10 @@ def opens(agreed, drops=None, seed=0):
     return opened
 
 
-def parties(agreed, given=None, **options):
-    """Everybody's generator, the server's, and the signing keys."""
+def parties(agreed, given=None, keys=None, **options):
+    """Everybody's generator, the server's, and the signing keys; fresh ones unless given."""
     given = given or inputs(agreed)
-    keys = {name: signing_key() for name in agreed.clients}
+    keys = keys or {name: signing_key() for name in agreed.clients}
     roster = {name: public(key) for name, key in keys.items()}
     clients = {
         name: client(agreed, name, given[name], identity=keys[name], roster=roster, **options)

@@ -1,23 +1,32 @@
 """A scripted adversary on the line: whatever it does, sums are exact, or given up by a typed error.
 
 It drops, delays, repeats and reorders messages, lies about keys, shares and survivors, asks twice,
-sends old ciphertexts, wrong shares and wrong signatures; hypothesis looks for a script that works.
+replays keys, ciphertexts and signatures of earlier attempts under the same terms, sends wrong
+shares and wrong signatures; hypothesis looks for a script that works.
 """
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import parties
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from folkmoot.core.errors import QuorumError, SecureError
 from folkmoot.secagg import messages
+from folkmoot.secagg.book import PHASES
 from folkmoot.secagg.keys import SEALED_BYTES
 from folkmoot.secagg.messages import MASK, SEED
+from folkmoot.secagg.primitives import Ed25519PrivateKey, signing_key
 from folkmoot.secagg.shamir import PRIME
+from folkmoot.secagg.terms import Terms
 
 NAMES = st.integers(0, 4)
+LISTS = [b"\x1f", b"\x0f", b"\x1e", b"\x13"]
+"""Survivors of earlier attempts, as bits."""
+LIES = ["low order", "swapped", "own", "forged", "old", "replayed"]
 POINTS = [bytes(32), b"\1" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
 
 
@@ -37,11 +46,13 @@ def changed(message, name, how, old):
                 "swapped": by_peer.get(other(name), advert),
                 "own": advert._replace(channel=advert.mask),
                 "forged": advert._replace(signature=b"f" * len(advert.signature)),
+                "replayed": old.adverts[peer],
             }
             return messages.Adverts(by_peer | {peer: lies[how]}) if how in lies else None
         case messages.Delivery() if peer is not None:
             lies = {
-                "old": old.get((name, peer), bytes(SEALED_BYTES)),
+                "old": old.round_before[name, peer],
+                "replayed": old.sealed[name, peer],
                 "swapped": by_peer.get(other(peer), b""),
                 "forged": bytes(SEALED_BYTES),
                 "low order": b"",
@@ -56,9 +67,14 @@ def changed(message, name, how, old):
                 "low order": alive & 0b11,
                 "old": alive | 0x80,
             }
-            return messages.Survivors(bytes([lies[how]]))
+            return messages.Survivors(bytes([lies[how]])) if how in lies else None
         case messages.Signatures():
-            lies = {"forged": dict.fromkeys(by_peer, b"f" * 64), "old": {}, "low order": {9: b""}}
+            lies = {
+                "forged": dict.fromkeys(by_peer, b"f" * 64),
+                "old": {},
+                "low order": {9: b""},
+                "replayed": old.signatures[LISTS[0]],
+            }
             return messages.Signatures(lies[how]) if how in lies else None
     return None
 
@@ -89,18 +105,19 @@ class Adversary(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.agreed = parties.five(threat=self.threat)
-        self.given = parties.inputs(self.agreed)
-        self.clients, self.lead, _ = parties.parties(self.agreed, self.given)
+        self.old = earlier(self.threat)
+        self.agreed, self.given = self.old.agreed, parties.inputs(self.old.agreed)
+        self.clients, self.lead, _ = parties.parties(self.agreed, self.given, self.old.keys)
         self.asked, self.result = next(self.lead), None
         self.heard, self.queue = set(), []
         self.misled = False
-        self.revealed = {}
-        self.old = old_mail(self.agreed)
+        self.revealed, self.told = {}, {}
 
     def hear(self, name, message):
         """Have a client answer; what it refuses, it refuses by a typed error."""
         self.heard.add(name)
+        if isinstance(message, messages.Survivors):
+            self.told.setdefault(name, message.bitmap)
         try:
             answer = self.clients[name].send(message)
         except SecureError as error:
@@ -126,7 +143,7 @@ class Adversary(RuleBasedStateMachine):
                 if (answer := self.hear(name, message)) is not None:
                     self.queue.append((name, answer))
 
-    @rule(name=NAMES, how=st.sampled_from(["low order", "swapped", "own", "forged", "old"]))
+    @rule(name=NAMES, how=st.sampled_from(LIES))
     def lie_to_a_client(self, name, how):
         for message in self.due(name):
             lie = changed(message, name, how, self.old)
@@ -136,9 +153,18 @@ class Adversary(RuleBasedStateMachine):
             if answer is not None:
                 # Only a lie that a client cannot see through is believed: on an honest server's
                 # word it takes others for dropped. Against an active one it signs what it heard.
-                assert isinstance(lie, messages.Survivors)
-                self.misled = True
+                # Old keys are as good as new ones until nothing comes that is sealed with them.
+                assert isinstance(lie, messages.Survivors) or how == "replayed"
+                self.misled |= isinstance(lie, messages.Survivors)
                 self.queue.append((name, answer))
+
+    @precondition(lambda self: self.asked.phase == "consistency")
+    @rule(name=NAMES, bitmap=st.sampled_from(LISTS))
+    def replay_signatures(self, name, bitmap):
+        """Have a client believe in survivors whom others signed in an attempt before."""
+        if self.due(name) and self.hear(name, messages.Survivors(bitmap)) is not None:
+            old = {at: s for at, s in self.old.signatures[bitmap].items() if at != name}
+            assert self.hear(name, messages.Signatures(old)) is None
 
     @rule(name=NAMES, how=st.booleans())
     def spoil_an_answer(self, name, how):
@@ -169,6 +195,12 @@ class Adversary(RuleBasedStateMachine):
         if self.result is None and name in answered and name in self.asked.messages:
             assert self.hear(name, self.asked.messages[name] or messages.Survivors(b"\x1f")) is None
 
+    @rule(phase=st.sampled_from(PHASES[1:]))
+    def wait_for(self, phase):
+        """Keep still until a phase; few scripts would get to the later ones."""
+        while self.result is None and PHASES.index(self.asked.phase) < PHASES.index(phase):
+            self.finish_phase()
+
     @rule()
     def finish_phase(self):
         self.deliver(range(5), 5)
@@ -198,6 +230,12 @@ class Adversary(RuleBasedStateMachine):
             assert min(kinds.count(SEED), kinds.count(MASK)) < self.agreed.threshold
 
     @invariant()
+    def shares_are_shown_for_one_list_of_survivors(self):
+        """Against an active server, whoever else it told of another one."""
+        believed = {self.told[name] for name in getattr(self, "revealed", {})}
+        assert self.threat == "honest" or len(believed) <= 1
+
+    @invariant()
     def what_is_opened_is_the_plain_sum(self):
         opened = getattr(self, "result", None)
         if opened is not None and not isinstance(opened, QuorumError):
@@ -217,19 +255,51 @@ class ActiveAdversary(Adversary):
     threat = "active"
 
 
-def old_mail(agreed):
-    """Sealed shares of the round before, by receiver and sender."""
-    before = dataclasses.replace(agreed, round=agreed.round - 1)
-    clients, lead, _ = parties.parties(before)
-    found = {}
+class Earlier(NamedTuple):
+    """What a server has of attempts that it said were given up."""
+
+    agreed: Terms
+    keys: dict[int, Ed25519PrivateKey]
+    adverts: dict[int, messages.Advert]
+    sealed: dict[tuple[int, int], bytes]
+    """By receiver and sender."""
+    signatures: dict[bytes, dict[int, bytes]]
+    """By survivors and signer."""
+    round_before: dict[tuple[int, int], bytes]
+    """As `sealed`, but of other terms."""
+
+
+@functools.cache
+def earlier(threat):
+    """Attempts before, by the same clients under the same terms."""
+    agreed = parties.five(threat=threat, seed=bytes(32))
+    found = Earlier(agreed, {name: signing_key() for name in range(5)}, {}, {}, {}, {})
+    for bitmap in LISTS:
+        found.signatures[bitmap] = listen(agreed, found, found.sealed, bitmap)
+    listen(dataclasses.replace(agreed, round=agreed.round - 1), found, found.round_before, LISTS[0])
+    return found
+
+
+def listen(agreed, found, sealed, bitmap):
+    """Play an attempt that has some survivors; note what was sent, and return who signed what."""
+    clients, lead, _ = parties.parties(agreed, keys=found.keys)
+    signatures = {}
 
     def down(phase, name, message):
         if phase == "mask":
-            found.update({(name, peer): text for peer, text in message.by_peer.items()})
+            sealed.update({(name, peer): text for peer, text in message.by_peer.items()})
         return message
 
-    parties.play(clients, lead, down=down)
-    return found
+    def up(phase, name, message):
+        if phase == "advertise":
+            found.adverts.setdefault(name, message)
+        if phase == "consistency":
+            signatures[name] = message.signature
+        alive = bitmap[0] >> name & 1
+        return [(name, message)] if alive or phase in ("advertise", "share") else []
+
+    parties.play(clients, lead, down=down, up=up)
+    return signatures
 
 
 QUICK = settings(

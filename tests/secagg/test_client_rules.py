@@ -9,7 +9,7 @@ import pytest
 from folkmoot.core.errors import QuorumError, SecureError, SettingsError
 from folkmoot.secagg import messages
 from folkmoot.secagg.client import client
-from folkmoot.secagg.keys import advert_text, survivors_text
+from folkmoot.secagg.keys import advert_text, attempt, survivors_text
 from folkmoot.secagg.primitives import exchange_key, public, sign, signing_key
 from folkmoot.secagg.terms import Demands, terms
 
@@ -17,15 +17,15 @@ VECTOR = (np.zeros(5, np.uint32),)
 LOW_ORDER = bytes(32)
 
 
-def attack(phase, change, agreed=None, victim=0, **options):
+def attack(phase, change, agreed=None, victim=0, up=None):
     """What the victim refuses when the server changes what it hears in a phase."""
     agreed = agreed or parties.five()
-    clients, lead, keys = parties.parties(agreed, **options)
+    clients, lead, keys = parties.parties(agreed)
 
     def down(now, name, message):
         return change(message, keys) if (now, name) == (phase, victim) else message
 
-    opened, refused = parties.play(clients, lead, down=down)
+    opened, refused = parties.play(clients, lead, down=down, up=up)
     assert victim in refused or not isinstance(opened, QuorumError)
     return str(refused.get(victim)), opened, refused
 
@@ -208,12 +208,21 @@ def test_a_signature_over_keys_holds_for_one_round():
     assert "rule of signed keys" in error
 
 
-def survivors_signed_by(names, keys, agreed, bitmap, forge=()):
-    """Signatures over some survivors; those to forge are by keys of nobody."""
-    text = survivors_text(agreed.digest, bitmap)
-    return messages.Signatures(
-        {n: sign(signing_key() if n in forge else keys[n], text) for n in names}
-    )
+def attack_by_survivors(names, bitmap, forge=()):
+    """Some clients sign some survivors; signatures to forge are by keys of nobody."""
+    agreed, adverts = parties.five(threat="active"), {}
+
+    def up(phase, name, message):
+        adverts.update({name: message} if phase == "advertise" else {})
+        return [(name, message)]
+
+    def change(message, keys):
+        text = survivors_text(agreed.digest, attempt(agreed.digest, adverts), bitmap)
+        return messages.Signatures(
+            {n: sign(signing_key() if n in forge else keys[n], text) for n in names}
+        )
+
+    return attack("unmask", change, agreed, up=up)
 
 
 @pytest.mark.parametrize(
@@ -226,27 +235,17 @@ def survivors_signed_by(names, keys, agreed, bitmap, forge=()):
     ],
 )
 def test_survivors_that_too_few_others_were_told_of_are_refused(names, forge, bitmap, count):
-    agreed = parties.five(threat="active")
-
-    error, _, _ = attack(
-        "unmask", lambda m, keys: survivors_signed_by(names, keys, agreed, bitmap, forge), agreed
-    )
+    error, _, _ = attack_by_survivors(names, bitmap, forge)
 
     assert f"rule of consistent survivors: {count} signed the survivors" in error
     assert "of at least 3" in error
 
 
 def test_a_wrong_signature_among_enough_right_ones_stops_nobody():
-    agreed = parties.five(threat="active")
-
-    error, opened, _ = attack(
-        "unmask",
-        lambda m, keys: survivors_signed_by((1, 2, 3, 4), keys, agreed, b"\x1f", (2, 3)),
-        agreed,
-    )
+    error, opened, _ = attack_by_survivors((1, 2, 3, 4), b"\x1f", (2, 3))
 
     assert error == "None"
-    assert opened.survivors == agreed.clients
+    assert opened.survivors == (0, 1, 2, 3, 4)
 
 
 def test_who_is_told_of_other_survivors_than_others_shows_nothing():
@@ -262,12 +261,13 @@ def test_who_is_told_of_other_survivors_than_others_shows_nothing():
             return messages.Signatures({n: said[n] for n in said if n != name})
         return message
 
-    said = {}
+    said, adverts = {}, {}
 
     def up(phase, name, message):
+        adverts.update({name: message} if phase == "advertise" else {})
         if phase == "consistency":
             said[name] = message.signature
-            text = survivors_text(agreed.digest, b"\x3f")
+            text = survivors_text(agreed.digest, attempt(agreed.digest, adverts), b"\x3f")
             return [(name, messages.Signed(sign(keys[name], text)))]
         return [(name, message)]
 

@@ -67,11 +67,29 @@ def test_what_is_signed_says_what_it_is():
         keys.advert_text(DIGEST, 0, b"a" * 32, b"b" * 32, b"c" * 32),
         keys.advert_text(DIGEST, 1, b"a" * 32, b"b" * 32, b"c" * 32),
         keys.advert_text(OTHER, 0, b"a" * 32, b"b" * 32, b"c" * 32),
-        keys.survivors_text(DIGEST, b"a" * 32),
-        keys.survivors_text(OTHER, b"a" * 32),
+        keys.survivors_text(DIGEST, b"a" * 32, b"s"),
+        keys.survivors_text(OTHER, b"a" * 32, b"s"),
+        keys.survivors_text(DIGEST, b"b" * 32, b"s"),
+        keys.survivors_text(DIGEST, b"a" * 32, b"t"),
     }
 
-    assert len(texts) == 5
+    assert len(texts) == 7
+
+
+def test_an_attempt_is_told_by_every_key_and_whose_it_is():
+    advert = (b"a" * 32, b"b" * 32, b"c" * 32, b"signature")
+    changed = [(*advert[:at], b"x" * 32, *advert[at + 1 :]) for at in range(3)]
+
+    found = {
+        keys.attempt(DIGEST, {0: advert, 1: advert}),
+        keys.attempt(OTHER, {0: advert, 1: advert}),
+        keys.attempt(DIGEST, {0: advert}),
+        keys.attempt(DIGEST, {0: advert, 2: advert}),
+        *(keys.attempt(DIGEST, {0: advert, 1: other}) for other in changed),
+    }
+
+    assert len(found) == 7
+    assert keys.attempt(DIGEST, {1: advert, 0: advert}) in found
 
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
