@@ -75,8 +75,8 @@ def ifca(
         sent = {name: state[name] for name in ("models", "members", "round")}
         yield Task(sent, choosing, added)
         mean = yield Task(sent, training, by_client)
-        models = _moved(state["models"], mean.value)
         members = mean.value["members"] * mean.count
+        models = _moved(state["models"], mean.value, members)
         return {
             **picked(models, members.argmax()),
             "models": models,
@@ -158,9 +158,10 @@ def _own(work: LocalWork, k: int) -> Callable[[Tree], Tree]:
     return own
 
 
-def _moved(models: Tree, mean: Tree) -> Tree:
+def _moved(models: Tree, mean: Tree, members: Tensor) -> Tree:
     """Move each model by the mean of its own clients' deltas, and let those of nobody stay."""
-    taken = mean["members"] > 0
+    # Of a sum of whole numbers they are whole within its steps.
+    taken = members.round() > 0
     share = torch.where(taken, mean["members"], 1.0)
 
     def moved(leaf: Tensor, delta: Tensor) -> Tensor:
