@@ -42,7 +42,7 @@ class Opened(NamedTuple):
     dropped: dict[ClientId, str]
     """In which phase the others were lost; who was lost later than "mask" is in the sum."""
     faults: dict[ClientId, str]
-    """What was wrong with what a client sent, in a sentence."""
+    """What was wrong with what a client sent, in a sentence; or what others say was, and who."""
 
 
 class Book:
@@ -56,6 +56,10 @@ class Book:
         self.faults: dict[ClientId, str] = {}
         self.suspicions: Counter[int] = Counter()
         """How often the share at a point was wrong."""
+        self.accusers: dict[ClientId, list[ClientId]] = {}
+        """Who says that it cannot open what a client dealt it."""
+        self.left: set[int] = set()
+        """Who said so and left."""
 
     def ask(self, phase: str, told: Mapping[int, ServerMessage | None]) -> Ask:
         """Return what clients at some positions are asked."""
@@ -68,18 +72,22 @@ class Book:
         return [peer for peer in self.rows[position].tolist() if peer in among]
 
     def collect(
-        self, asked: Ask, answers: Answers, kind: type[Said], accept: Callable[[int, Said], None]
+        self,
+        asked: Ask,
+        answers: Answers,
+        kinds: tuple[type[Said], ...],
+        accept: Callable[[int, Said], None],
     ) -> set[int]:
         """Take answers as they come.
 
         Args:
             asked: What was asked.
             answers: By client, or pairs.
-            kind: Of message that is due.
+            kinds: Of messages one of which is due.
             accept: Told position and message; raises SecureError for one that must not be used.
 
         Returns:
-            Positions of those whose answer was accepted.
+            Positions of those whose answer was accepted, and who stay.
 
         Raises:
             QuorumError: If they are too few.
@@ -92,12 +100,13 @@ class Book:
                 self.fault(name, asked.phase, "it answered twice; the first answer counts.")
             else:
                 try:
-                    accept(position, self._read(answer, kind))
+                    accept(position, self._read(answer, kinds))
                 except SecureError as error:
                     # Something late or foreign; a good answer may still come.
                     self.fault(name, asked.phase, str(error))
                 else:
                     came.add(position)
+        came -= self.left
         everybody = {self.terms.positions[name] for name in asked.messages}
         self.lose(everybody - came, asked.phase)
         self.enough(came, asked)
@@ -139,16 +148,36 @@ class Book:
         """Note what was wrong; of each client the first fault."""
         self.faults.setdefault(name, f'Client {name!r} in the phase "{phase}": {reason}')
 
+    def accuse(self, peers: Iterable[int], by: int) -> None:
+        """Note that a client leaves, as it says that what some peers dealt it does not open.
+
+        That stands before what else was wrong with them, so that no lesser fault hides it. It is a
+        claim, and nothing that the server sees tells who lies; but how many claim it may.
+        """
+        self.left.add(by)
+        for name in (self.terms.clients[peer] for peer in peers):
+            others = self.accusers.setdefault(name, [])
+            others.append(self.terms.clients[by])
+            said = f"what it dealt client {others[0]!r} does not open, says client {others[0]!r}."
+            if len(others) > 1:
+                some = ", ".join(map(repr, others[:5])) + ", ..." * (len(others) > 5)
+                said = f"what it dealt {len(others)} clients does not open, say {some}."
+            self.faults[name] = f'Client {name!r} in the phase "share": {said}'
+
     def failure(self, reason: str) -> QuorumError:
         """Return the error with which the sum is given up."""
-        faults = "".join(f" {fault}" for fault in list(self.faults.values())[:3])
+        # Those of whom many complain first: one who lies could name as many as it likes.
+        worst = sorted(self.faults, key=lambda name: -len(self.accusers.get(name, ())))[:3]
+        faults = "".join(f" {self.faults[name]}" for name in worst)
+        whom = "without those of whom most complain" if self.accusers else "those who stay"
         return QuorumError(
             f"Sum {self.terms.exchange} of round {self.terms.round} is given up, and nothing of it "
-            f"was opened: {reason}{faults} Ask again, with fresh keys, those who stay."
+            f"was opened: {reason}{faults} Ask again, with fresh keys, {whom}."
         )
 
-    def _read(self, answer: Answer, kind: type[Said]) -> Said:
+    def _read(self, answer: Answer, kinds: tuple[type[Said], ...]) -> Said:
         message = messages.decode(answer, self.terms) if isinstance(answer, bytes) else answer
-        if not isinstance(message, kind):
-            raise SecureError(f"{kind.__name__} was due, but found {type(message).__name__}.")
+        if not isinstance(message, kinds):
+            found = type(message).__name__
+            raise SecureError(f"{kinds[0].__name__} was due, but found {found}.")
         return message

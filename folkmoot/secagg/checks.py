@@ -38,6 +38,12 @@ class Own(Hidden):
         self.revealed: dict[int, int] = {}
         """The kind of share that was shown of each."""
 
+    def forget(self) -> None:
+        """Drop all secrets, and what others dealt."""
+        for secrets in (self.channels, self.pair_masks, self.held):
+            secrets.clear()
+        del self.keys
+
     def refusal(self, rule: str, reason: str) -> SecureError:
         """Return the error with which this client leaves."""
         return SecureError(

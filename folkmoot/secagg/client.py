@@ -41,6 +41,7 @@ from folkmoot.secagg.checks import (
 from folkmoot.secagg.keys import (
     advert_text,
     commitment,
+    complaint_text,
     open_shares,
     own_mask,
     pair_key,
@@ -54,6 +55,7 @@ from folkmoot.secagg.messages import (
     Advert,
     Adverts,
     ClientMessage,
+    Complaint,
     Delivery,
     Masked,
     Reveal,
@@ -90,7 +92,8 @@ def client(
         demands: What it insists on beyond what makes the terms safe.
 
     Yields:
-        Its messages, in the order of the phases.
+        Its messages, in the order of the phases. Where shares do not open, a `Complaint` stands in
+        place of its masked vectors; whatever it is sent then has it leave, with a SecureError.
 
     Raises:
         SecureError: If anything breaks a rule; the message names client, round and rule.
@@ -107,7 +110,10 @@ def client(
     adverts = yield _advertise(own, identity)
     _meet(own, expected(own, adverts, Adverts), roster or {})
     delivery = yield _deal(own)
-    _hold(own, expected(own, delivery, Delivery))
+    if unread := _hold(own, expected(own, delivery, Delivery)):
+        yield _complain(own, unread, identity)
+        who = names(own, set(unread))
+        raise own.refusal("sealed shares", f"what {who} sealed for it does not open.")
     survivors = yield _mask(own, vectors)
     believe(own, expected(own, survivors, Survivors))
     if identity is not None and terms.threat == "active":
@@ -179,18 +185,30 @@ def _deal(own: Own) -> Shares:
     )
 
 
-def _hold(own: Own, delivery: Delivery) -> None:
-    """Open what peers dealt; a share that does not open tells that somebody broke the rules."""
+def _hold(own: Own, delivery: Delivery) -> list[int]:
+    """Open what peers dealt; return whose does not open, which tells that somebody broke rules."""
     if strangers := delivery.by_peer.keys() - own.adverts.keys():
         raise own.refusal("own peers", f"sent shares of {names(own, strangers)}, who are none.")
     enough(own, len(delivery.by_peer), "dealt shares")
-    for peer, sealed in delivery.by_peer.items():
+    unread = []
+    for peer, sealed in sorted(delivery.by_peer.items()):
         shares = open_shares(own.channels[peer], own.terms.digest, peer, own.position, sealed)
         if shares is None:
-            name = own.terms.clients[peer]
-            raise own.refusal("sealed shares", f"what {name!r} sealed for it does not open.")
-        own.held[peer] = shares
+            unread.append(peer)
+        else:
+            own.held[peer] = shares
     own.channels.clear()
+    return unread
+
+
+def _complain(own: Own, unread: list[int], identity: Ed25519PrivateKey | None) -> Complaint:
+    """Say whose shares do not open; the server could not tell it from one that vanished."""
+    own.forget()
+    if identity is None or own.terms.threat == "honest":
+        return Complaint(tuple(unread), b"")
+    attempted = own_attempts(own)[own.position]
+    text = complaint_text(own.terms.digest, attempted, own.position, unread)
+    return Complaint(tuple(unread), sign(identity, text))
 
 
 def _mask(own: Own, vectors: Vectors | Callable[[], Vectors]) -> Masked:

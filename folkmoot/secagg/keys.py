@@ -24,7 +24,7 @@ from folkmoot.secagg.primitives import (
     seal,
     unseal,
 )
-from folkmoot.secagg.shamir import SHARE_BYTES
+from folkmoot.secagg.shamir import PRIME, SHARE_BYTES
 
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 
@@ -101,13 +101,16 @@ def seal_shares(
 def open_shares(
     key: bytes, digest: bytes, sender: int, receiver: int, sealed: bytes
 ) -> tuple[int, int] | None:
-    """Return the shares again; None unless this sender made them for this receiver and round."""
+    """Return the shares again; None unless this sender made them for this receiver and round.
+
+    Nor are numbers shares from the prime on: whoever showed such would be taken for a liar.
+    """
     bound = _bound(b"shares", digest, sender, receiver)
     text = unseal(key, _nonce(sender, receiver), sealed, bound)
     if text is None or len(text) != 2 * SHARE_BYTES:
         return None
-    seed, mask = text[:SHARE_BYTES], text[SHARE_BYTES:]
-    return int.from_bytes(seed, "little"), int.from_bytes(mask, "little")
+    seed, mask = (int.from_bytes(t, "little") for t in (text[:SHARE_BYTES], text[SHARE_BYTES:]))
+    return (seed, mask) if max(seed, mask) < PRIME else None
 
 
 def advert_text(digest: bytes, position: int, channel: bytes, mask: bytes, fixed: bytes) -> bytes:
@@ -132,6 +135,11 @@ def attempt(digest: bytes, adverts: Mapping[int, Sequence[bytes]]) -> bytes:
 def survivors_text(digest: bytes, attempted: bytes, bitmap: bytes) -> bytes:
     """Return what a client signs of who survived which attempt."""
     return _bound(b"survivors", digest) + attempted + bitmap
+
+
+def complaint_text(digest: bytes, attempted: bytes, position: int, peers: Sequence[int]) -> bytes:
+    """Return what a client signs of whose shares do not open."""
+    return _bound(b"complaint", digest, position, *peers) + attempted
 
 
 def _nonce(sender: int, receiver: int) -> bytes:

@@ -85,7 +85,19 @@ class Reveal(NamedTuple):
         return f"Reveal(<shares of {len(self.by_peer)}, hidden>)"
 
 
-ClientMessage = Advert | Shares | Masked | Signed | Reveal
+class Complaint(NamedTuple):
+    """Client to server, in place of its masked vectors: whose shares do not open; then it leaves.
+
+    A claim, which proves nothing: either may lie, and so may a server that carried the shares.
+    """
+
+    peers: tuple[int, ...]
+    """Positions, ascending."""
+    signature: bytes
+    """64 bytes over the rest, against an active server; else none."""
+
+
+ClientMessage = Advert | Shares | Masked | Signed | Reveal | Complaint
 ServerMessage = Adverts | Delivery | Survivors | Signatures
 Message = ClientMessage | ServerMessage
 
@@ -105,6 +117,7 @@ _KINDS: tuple[type[Message], ...] = (
     Signed,
     Signatures,
     Reveal,
+    Complaint,
 )
 
 
@@ -125,6 +138,8 @@ def encode(message: Message, terms: Terms) -> bytes:
             return head + _entries((peer, _share(*kept)) for peer, kept in by_peer.items())
         case Survivors(text) | Signed(text):
             return head + text
+        case Complaint(peers, signature):
+            return head + signature + _entries((peer, b"") for peer in peers)
 
 
 def decode(data: bytes, terms: Terms) -> Message:
@@ -136,7 +151,8 @@ def decode(data: bytes, terms: Terms) -> Message:
         SecureError: If these are not the bytes of a message under these terms.
     """
     kind, body = _opened(data, terms)
-    name, advert = kind.__name__, 3 * KEY_BYTES + SIGNATURE_BYTES * (terms.threat == "active")
+    signature = SIGNATURE_BYTES * (terms.threat == "active")
+    name, advert = kind.__name__, 3 * KEY_BYTES + signature
     if kind is Masked:
         return Masked(_vectors(body, terms))
     if kind is Advert:
@@ -150,6 +166,9 @@ def decode(data: bytes, terms: Terms) -> Message:
     if kind is Adverts:
         entries = _read_entries(body, advert, terms, name)
         return Adverts({peer: _advert(text) for peer, text in entries.items()})
+    if kind is Complaint:
+        peers = _read_entries(body[signature:], 0, terms, name)
+        return Complaint(tuple(peers), _exactly(body[:signature], signature, name))
     if kind is Reveal:
         entries = _read_entries(body, 1 + SHARE_BYTES, terms, name)
         return Reveal({peer: _read_share(text) for peer, text in entries.items()})

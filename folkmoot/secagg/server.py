@@ -8,6 +8,7 @@ in it, whose seeds, and the masks that they share with peers who then dropped ou
 rebuilt from shares. Nothing is rebuilt if too few answered.
 
 A client that answers what it must not, or not at all, counts as dropped; its peers do without it.
+So does one that complains of a peer, whom it cannot prove wrong: the peer is named, and stays.
 """
 
 import functools
@@ -19,13 +20,14 @@ from folkmoot.core.errors import SecureError
 from folkmoot.secagg import messages
 from folkmoot.secagg.book import Answers, Ask, Book, Opened
 from folkmoot.secagg.checks import Roster, attempts
-from folkmoot.secagg.keys import SEALED_BYTES, advert_text, survivors_text
+from folkmoot.secagg.keys import SEALED_BYTES, advert_text, complaint_text, survivors_text
 from folkmoot.secagg.masks import zeros
 from folkmoot.secagg.messages import (
     MASK,
     SEED,
     Advert,
     Adverts,
+    Complaint,
     Delivery,
     Masked,
     Reveal,
@@ -103,7 +105,7 @@ def _advertised(book: Book, asked: Ask, answers: Answers) -> set[int]:
         known.update(keys)
         book.adverts[position] = advert
 
-    return book.viable(book.collect(asked, answers, Advert, accept), asked)
+    return book.viable(book.collect(asked, answers, (Advert,), accept), asked)
 
 
 def _adverts(book: Book, position: int, met: set[int]) -> Adverts:
@@ -122,7 +124,7 @@ def _shared(
         for peer, sealed in shares.by_peer.items():
             mail[peer][position] = sealed
 
-    return book.viable(book.collect(asked, answers, Shares, accept), asked)
+    return book.viable(book.collect(asked, answers, (Shares,), accept), asked)
 
 
 def _delivery(
@@ -135,14 +137,33 @@ def _summed(book: Book, asked: Ask, answers: Answers, total: list[np.ndarray]) -
     """Add masked vectors up; return whose."""
     wanted = [(vector.dtype, vector.shape) for vector in total]
 
-    def accept(position: int, masked: Masked) -> None:
-        found = [(vector.dtype, vector.shape) for vector in masked.vectors]
+    def accept(position: int, said: Masked | Complaint) -> None:
+        if isinstance(said, Complaint):
+            _note(book, asked, position, said)
+            return
+        found = [(vector.dtype, vector.shape) for vector in said.vectors]
         if found != wanted:
             raise SecureError(f"its vectors are {found}, and not {wanted}.")
-        for running, vector in zip(total, masked.vectors, strict=True):
+        for running, vector in zip(total, said.vectors, strict=True):
             running += vector
 
-    return book.collect(asked, answers, Masked, accept)
+    kinds: tuple[type[Masked | Complaint], ...] = (Masked, Complaint)
+    return book.collect(asked, answers, kinds, accept)
+
+
+def _note(book: Book, asked: Ask, position: int, complaint: Complaint) -> None:
+    """Note of whom a client complains, if it may."""
+    name, peers = book.terms.clients[position], complaint.peers
+    told = asked.messages[name]
+    assert isinstance(told, Delivery)
+    if not peers or len(set(peers)) < len(peers) or set(peers) - told.by_peer.keys():
+        raise SecureError("it complains of nobody, or of shares that it was not sent.")
+    if book.terms.threat == "active":
+        attempted = attempts(book.terms, book.adverts)[position]
+        text = complaint_text(book.terms.digest, attempted, position, peers)
+        if not signed(book.roster.get(name, b""), complaint.signature, text):
+            raise SecureError("its complaint is not signed by the key of the roster.")
+    book.accuse(peers, position)
 
 
 def _signatures(book: Book, asked: Ask, answers: Answers) -> dict[int, ServerMessage]:
@@ -159,7 +180,7 @@ def _signatures(book: Book, asked: Ask, answers: Answers) -> dict[int, ServerMes
             raise SecureError("its signature over the survivors is not by the key of the roster.")
         found[position] = said.signature
 
-    book.collect(asked, answers, Signed, accept)
+    book.collect(asked, answers, (Signed,), accept)
     return {p: Signatures({peer: found[peer] for peer in book.peers(p, found)}) for p in found}
 
 
@@ -176,7 +197,7 @@ def _revealed(book: Book, asked: Ask, answers: Answers, shared: set[int], alive:
         for peer, (_, share) in reveal.by_peer.items():
             pile.of[peer][position + 1] = share
 
-    book.collect(asked, answers, Reveal, accept)
+    book.collect(asked, answers, (Reveal,), accept)
     for position, came in pile.sizes().items():
         if came < book.terms.threshold:
             name = book.terms.clients[position]

@@ -4,6 +4,7 @@ import numpy as np
 
 from folkmoot.core.errors import QuorumError, SecureError
 from folkmoot.secagg.client import client
+from folkmoot.secagg.messages import Complaint
 from folkmoot.secagg.primitives import public, signing_key
 from folkmoot.secagg.server import server
 from folkmoot.secagg.terms import terms
@@ -80,10 +81,11 @@ def play(clients, lead, *, down=None, up=None):
             try:
                 heard = message if down is None else down(asked.phase, name, message)
                 answer = clients[name].send(heard)
+                answers += [(name, answer)] if up is None else up(asked.phase, name, answer)
+                if isinstance(answer, Complaint):
+                    clients[name].send(None)  # It leaves.
             except SecureError as error:
                 refused[name] = error
-                continue
-            answers += [(name, answer)] if up is None else up(asked.phase, name, answer)
         try:
             asked = lead.send(answers)
         except StopIteration as done:

@@ -84,12 +84,18 @@ def spoilt(answer, how):
     match answer:
         case messages.Advert():
             return answer._replace(mask=bytes(32)) if how else b"noise"
+        case messages.Shares(by_peer) if how:
+            return messages.Shares(by_peer | {min(by_peer): bytes(SEALED_BYTES)})
         case messages.Shares(by_peer):
             return messages.Shares(dict(list(by_peer.items())[1:]))
+        case messages.Masked() if how:
+            return messages.Complaint((0, 1), b"")
         case messages.Masked(vectors):
             return messages.Masked((vectors[0][1:],))
         case messages.Signed():
             return messages.Signed(b"s" * 64)
+        case messages.Complaint():
+            return messages.Complaint((0, 1, 2, 3, 4), b"s" * 64)
         case messages.Reveal(by_peer) if how:
             wrong = {p: (kind, (share + 1) % PRIME) for p, (kind, share) in by_peer.items()}
             return messages.Reveal(wrong)
@@ -154,7 +160,8 @@ class Adversary(RuleBasedStateMachine):
                 # Only a lie that a client cannot see through is believed: on an honest server's
                 # word it takes others for dropped. Against an active one it signs what it heard.
                 # Old keys are as good as new ones until nothing comes that is sealed with them.
-                assert isinstance(lie, messages.Survivors) or how == "replayed"
+                survivors, old = isinstance(lie, messages.Survivors), how == "replayed"
+                assert survivors or old or isinstance(answer, messages.Complaint)
                 self.misled |= isinstance(lie, messages.Survivors)
                 self.queue.append((name, answer))
 

@@ -28,6 +28,7 @@ def examples():
         return message
 
     parties.play(clients, lead, down=listen, up=lambda *said: [(said[1], listen(*said))])
+    found["Complaint"] = encode(messages.Complaint((0, 3), b"s" * 64), AGREED)
     return found
 
 
@@ -47,6 +48,7 @@ def test_lengths_are_as_the_formats_say():
         "Signed": 64,
         "Signatures": 4 * (4 + 64),
         "Reveal": 5 * (4 + 1 + 33),
+        "Complaint": 64 + 2 * 4,
     }
 
 
@@ -67,7 +69,7 @@ def test_other_terms_are_refused(kind):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"secagg1", b"secagg2" + bytes(40), b"secagg1\x09" + bytes(32)]
+    "data", [b"", b"secagg1", b"secagg2" + bytes(40), b"secagg1\x0a" + bytes(32)]
 )
 def test_what_is_no_message_is_refused(data):
     with pytest.raises(SecureError, match="are no message"):
@@ -100,7 +102,7 @@ def test_a_changed_byte_is_refused_or_is_another_message_with_these_very_bytes(k
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_that_somebody_made_up_are_refused(body):
-    for kind in range(9):
+    for kind in range(10):
         data = b"secagg1" + bytes([kind]) + AGREED.digest + body
         try:
             message = decode(data, AGREED)
