@@ -180,4 +180,5 @@ class Book:
         if not isinstance(message, kinds):
             found = type(message).__name__
             raise SecureError(f"{kinds[0].__name__} was due, but found {found}.")
+        messages.check_types(message)
         return message

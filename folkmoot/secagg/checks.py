@@ -54,22 +54,25 @@ class Own(Hidden):
 
 def expected(own: Own, message: ServerMessage | bytes | None, kind: type[Said]) -> Said:
     """Return a message of the kind that is due."""
-    if isinstance(message, bytes):
-        try:
+    try:
+        if isinstance(message, bytes):
             message = messages.decode(message, own.terms)  # type: ignore[assignment]
-        except SecureError as error:
-            raise own.refusal("these terms", str(error)) from None
-    if not isinstance(message, kind):
-        name = type(message).__name__
-        raise own.refusal("phases", f"{kind.__name__} was due, but the server sent {name}.")
-    return message
+        if isinstance(message, kind):
+            messages.check_types(message)
+            return message
+    except SecureError as error:
+        raise own.refusal("these terms", str(error)) from None
+    name = type(message).__name__
+    raise own.refusal("phases", f"{kind.__name__} was due, but the server sent {name}.")
 
 
 def check_order(own: Own, peer: int, advert: Advert) -> None:
     """Turn down public keys with which everybody agrees on the same few secrets."""
     if not all(full_order(key) for key in (advert.channel, advert.mask)):
         name = own.terms.clients[peer]
-        raise own.refusal("keys of full order", f"a key of {name!r} is a point of low order.")
+        raise own.refusal(
+            "keys of full order", f"a key of {name!r} is none, or a point of low order."
+        )
 
 
 def check_signed(own: Own, peer: int, advert: Advert, roster: Roster) -> None:

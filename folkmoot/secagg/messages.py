@@ -176,6 +176,29 @@ def decode(data: bytes, terms: Terms) -> Message:
     return Shares(entries) if kind is Shares else Delivery(entries)
 
 
+def check_types(message: Message) -> None:
+    """Refuse a message that came as an object and holds what none from bytes does.
+
+    Raises:
+        SecureError: If a part is of another type.
+    """
+    match message:
+        case Advert() | Signed() | Survivors():
+            fits = _all(message, bytes)
+        case Complaint(peers, signature):
+            fits = isinstance(peers, tuple) and _all(peers, int) and isinstance(signature, bytes)
+        case Masked(vectors):
+            fits = isinstance(vectors, tuple) and _all(vectors, np.ndarray)
+        case Adverts(by_peer) | Reveal(by_peer):
+            kind, part = (Advert, bytes) if isinstance(message, Adverts) else (tuple, int)
+            fits = _by_peer(by_peer, kind) and all(_all(v, part) for v in by_peer.values())
+            fits = fits and all(len(v) == 2 for v in by_peer.values() if kind is tuple)
+        case Shares(by_peer) | Delivery(by_peer) | Signatures(by_peer):
+            fits = _by_peer(by_peer, bytes)
+    if not fits:
+        raise SecureError(f"{type(message).__name__} is none: its parts are not of its types.")
+
+
 def bitmap_bytes(terms: Terms) -> int:
     """Return how many bytes name some of the cohort."""
     return (len(terms.clients) + 7) // 8
@@ -202,6 +225,14 @@ def from_bitmap(bitmap: bytes, terms: Terms) -> np.ndarray:
             f"up to {max(np.flatnonzero(bits), default=0)}."
         )
     return bits[:n].astype(bool)
+
+
+def _all(parts: Iterable[object], kind: type) -> bool:
+    return all(isinstance(part, kind) for part in parts)
+
+
+def _by_peer(found: object, kind: type) -> bool:
+    return isinstance(found, dict) and _all(found, int) and _all(found.values(), kind)
 
 
 def _opened(data: bytes, terms: Terms) -> tuple[type[Message], memoryview]:

@@ -106,10 +106,13 @@ def public(key: X25519PrivateKey | Ed25519PrivateKey) -> bytes:
 
 
 def full_order(key: bytes) -> bool:
-    """Whether this is a public key, and none with which all agree on the same few secrets."""
-    # RFC 7748: the highest bit is ignored, and the rest read modulo the field's prime.
-    u = int.from_bytes(key, "little") % 2**255 % _FIELD
-    return len(key) == KEY_BYTES and u not in _LOW_ORDER
+    """Whether this is a public key, and none with which all agree on the same few secrets.
+
+    RFC 7748 ignores the highest bit and reads the rest modulo the field's prime. Here each point
+    has one form: what pairs derive is bound to the bytes, and must not differ for one key.
+    """
+    u = int.from_bytes(key, "little")
+    return len(key) == KEY_BYTES and u < _FIELD and u not in _LOW_ORDER
 
 
 def agree(mine: X25519PrivateKey, theirs: bytes) -> bytes:

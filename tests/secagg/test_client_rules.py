@@ -15,6 +15,8 @@ from folkmoot.secagg.terms import Demands, terms
 
 VECTOR = (np.zeros(5, np.uint32),)
 LOW_ORDER = bytes(32)
+NOT_REDUCED = (2**255 - 10).to_bytes(32, "little")
+"""The base point, u = 9, plus the field's prime."""
 
 
 def attack(phase, change, agreed=None, victim=0, up=None):
@@ -46,6 +48,7 @@ def without(message, *peers):
         ("share", lambda m, _: with_advert(m, 2, mask=LOW_ORDER), "keys of full order", "client 2"),
         ("share", lambda m, _: with_advert(m, 2, channel=LOW_ORDER), "keys of full order", "2"),
         ("share", lambda m, _: with_advert(m, 2, channel=b"short"), "keys of full order", "2"),
+        ("share", lambda m, _: with_advert(m, 2, mask=NOT_REDUCED), "keys of full order", "2"),
         (
             "share",
             lambda m, _: with_advert(m, 2, mask=m.by_peer[3].mask),
@@ -109,6 +112,11 @@ def without(message, *peers):
         ("mask", lambda m, _: messages.Survivors(b"\x1f"), "phases", "Delivery was due"),
         ("unmask", lambda m, _: messages.Signatures({}), "phases", "Survivors was due"),
         ("mask", lambda m, _: b"noise", "these terms", "are no message"),
+        ("share", lambda m, _: messages.Adverts(None), "these terms", "not of its types"),
+        ("share", lambda m, _: with_advert(m, 2, mask=None), "these terms", "not of its types"),
+        ("share", lambda m, _: messages.Adverts({2: b"advert"}), "these terms", "not of its types"),
+        ("mask", lambda m, _: messages.Delivery({2: 5}), "these terms", "not of its types"),
+        ("unmask", lambda m, _: messages.Survivors(31), "these terms", "not of its types"),
     ],
 )
 def test_a_client_refuses_what_breaks_a_rule(phase, change, rule, said):

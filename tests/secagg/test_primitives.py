@@ -47,6 +47,14 @@ def test_a_point_of_low_order_is_noticed_and_agrees_with_nobody(u, highest_bit):
         primitives.agree(primitives.exchange_key(), point)
 
 
+@pytest.mark.parametrize("u", range(2, 19))
+def test_a_point_has_one_form(u):
+    # u + FIELD and a set highest bit name the same point by other bytes.
+    assert primitives.full_order(u.to_bytes(32, "little"))
+    assert not primitives.full_order((u + FIELD).to_bytes(32, "little"))
+    assert not primitives.full_order((u | 1 << 255).to_bytes(32, "little"))
+
+
 def test_fresh_public_keys_are_of_full_order():
     keys = [primitives.public(primitives.exchange_key()) for _ in range(50)]
 

@@ -35,6 +35,10 @@ def run(phase, change, agreed=None, drops=()):
     return opened
 
 
+def high_bit(key):
+    return key[:-1] + bytes([key[-1] | 0x80])
+
+
 def shares_of(message, change):
     return messages.Reveal({p: (kind, change(p, s)) for p, (kind, s) in message.by_peer.items()})
 
@@ -47,6 +51,26 @@ def shares_of(message, change):
         ("advertise", lambda m: m._replace(channel=b""), "its keys are no keys"),
         ("advertise", lambda m: m._replace(commitment=b""), "its keys are no keys"),
         ("advertise", lambda m: m._replace(mask=m.channel), "not its own alone"),
+        # u = 11 and the prime: one point by other bytes, to which a pair's mask is bound.
+        ("advertise", lambda m: m._replace(mask=(2**255 - 8).to_bytes(32, "little")), "no keys"),
+        ("advertise", lambda m: m._replace(mask=high_bit(m.mask)), "its keys are no keys"),
+        ("advertise", lambda m: m._replace(channel=high_bit(m.channel)), "its keys are no keys"),
+        # What no bytes are read to, from whoever passes objects.
+        ("advertise", lambda m: m._replace(commitment=5), "parts are not of its types"),
+        ("advertise", lambda m: m._replace(mask=None), "parts are not of its types"),
+        ("advertise", lambda m: m._replace(channel=[]), "parts are not of its types"),
+        ("advertise", lambda m: m._replace(signature=7), "parts are not of its types"),
+        ("advertise", lambda m: None, "Advert was due, but found NoneType"),
+        ("share", lambda m: messages.Shares(None), "parts are not of its types"),
+        ("share", lambda m: messages.Shares(m.by_peer | {0: 5}), "parts are not of its types"),
+        ("share", lambda m: messages.Shares(m.by_peer | {"0": b""}), "parts are not of its types"),
+        ("mask", lambda m: messages.Masked(None), "parts are not of its types"),
+        ("mask", lambda m: messages.Masked(([1, 2],)), "parts are not of its types"),
+        ("mask", lambda m: messages.Complaint(None, b""), "parts are not of its types"),
+        ("mask", lambda m: messages.Complaint(([],), b""), "parts are not of its types"),
+        ("unmask", lambda m: messages.Reveal({0: None}), "parts are not of its types"),
+        ("unmask", lambda m: messages.Reveal({0: (0, 1.5)}), "parts are not of its types"),
+        ("unmask", lambda m: messages.Reveal({0: (0, 1, 2)}), "parts are not of its types"),
         ("advertise", lambda m: b"noise", "5 bytes that begin with b'noise' are no message"),
         ("advertise", lambda m: messages.Signed(b""), "Advert was due, but found Signed"),
         ("share", lambda m: messages.Shares({}), "not one share of each secret to each"),
@@ -157,6 +181,17 @@ def test_who_takes_another_ones_key_for_its_own_is_left_out():
 
     assert opened.dropped == {CULPRIT: "advertise"}
     assert "not its own alone" in opened.faults[CULPRIT]
+
+
+@pytest.mark.parametrize("signature", [None, 5, "s"])
+@pytest.mark.parametrize("phase", ["advertise", "consistency"])
+def test_what_is_no_signature_is_a_fault(phase, signature):
+    agreed = parties.five(threat="active")
+
+    opened = run(phase, lambda m: m._replace(signature=signature), agreed)
+
+    assert opened.dropped == {CULPRIT: phase}
+    assert "parts are not of its types" in opened.faults[CULPRIT]
 
 
 @pytest.mark.parametrize(
