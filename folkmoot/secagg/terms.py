@@ -198,11 +198,9 @@ def terms(
 def weakness(terms: Terms, demands: Demands = Demands()) -> str | None:
     """Return in a sentence why terms are unsafe to take part in; None if they are safe."""
     n, bad = len(terms.clients), graph.part(len(terms.clients), terms.corrupt)
-    least, quorum = graph.complete_threshold(n, terms.corrupt, terms.threat), terms.threshold
-    if not terms.complete:
-        least = graph.thresholds(n, terms.degree, terms.corrupt, terms.dropped, terms.threat).least
-        # The formula for the degree counts on no more dropouts than were stated.
-        quorum = n - graph.part(n, terms.dropped)
+    window = _window(terms)
+    # The formula for a ring's degree counts on no more dropouts than were stated.
+    quorum = terms.threshold if terms.complete else n - graph.part(n, terms.dropped)
     # With one honest client in it, a sum would show the colluders that client's vector.
     quorum = max(quorum, bad + 2, SMALLEST_COHORT, demands.quorum)
     if terms.corrupt < demands.corrupt or (demands.threat, terms.threat) == ("active", "honest"):
@@ -211,23 +209,26 @@ def weakness(terms: Terms, demands: Demands = Demands()) -> str | None:
             f"{terms.threat}, but {demands.corrupt:g} and {demands.threat} were demanded. Take "
             "part in sums that assume no less."
         )
-    if not least:
+    if not window.least:
         return (
             f"{terms.degree} neighbours of {n} clients do not keep the honest ones connected with "
             f"{terms.corrupt:g} corrupt and {terms.dropped:g} dropped. Take a larger degree, or "
             "leave it out to have it computed."
         )
-    if terms.threshold < (least := max(least, graph.SMALLEST_THRESHOLD)):
+    if terms.threshold < window.least:
         return (
             f"A threshold of {terms.threshold} shares is unsafe for {n} clients of whom {bad} may "
-            f"be corrupt, against a server that is {terms.threat}: it has to be at least {least}. "
-            "Assume fewer dropped or corrupt, or leave the threshold out to have it computed."
+            f"be corrupt, against a server that is {terms.threat}: it has to be at least "
+            f"{window.least}. {_cure(terms, window)}"
         )
     if terms.quorum < quorum:
+        cure = ". Assume fewer corrupt or dropped, or set the quorum to that."
+        if quorum > n:
+            fewer = "Assume fewer corrupt, or ask" if bad + 2 > n else "Ask"
+            cure = f", more than there are. {fewer} more clients."
         return (
             f"A quorum of {terms.quorum} clients is unsafe: the sum of {n} clients, of whom {bad} "
-            f"may be corrupt, has to be of at least {quorum}. Leave the quorum out to have it "
-            "computed, or ask more clients."
+            f"may be corrupt, has to be of at least {quorum}{cure}"
         )
     return None
 
@@ -244,19 +245,39 @@ def _degree(n: int, corrupt: float, dropped: float | None, threat: str) -> tuple
 
 def _never_opens(terms: Terms) -> str | None:
     """Return why a sum with the stated dropouts could not be opened; None if it could."""
-    n, gone = len(terms.clients), graph.part(len(terms.clients), terms.dropped)
-    most = n - gone
-    if not terms.complete:
-        window = graph.thresholds(n, terms.degree, terms.corrupt, terms.dropped, terms.threat)
-        # The paper's least threshold of two may be one too many for a handful of clients.
-        most = max(window.most, graph.SMALLEST_THRESHOLD)
-    if terms.threshold > most:
+    n, window = len(terms.clients), _window(terms)
+    # Where no threshold is safe at all, `weakness` says so.
+    if window.least and terms.threshold > window.most:
         return (
-            f"With {gone} of {n} clients dropped, {terms.threshold} shares of a secret could not "
-            f"be had: the threshold may be at most {most}. Lower it, or state a smaller share of "
-            "dropouts."
+            f"With {graph.part(n, terms.dropped)} of {n} clients dropped, {terms.threshold} shares "
+            f"of a secret could not be had: the threshold may be at most {window.most}. "
+            f"{_cure(terms, window)}"
         )
     return None
+
+
+def _window(terms: Terms) -> graph.Window:
+    """Return from where a threshold is safe, and up to where enough shares come."""
+    n = len(terms.clients)
+    if terms.complete:
+        least = graph.complete_threshold(n, terms.corrupt, terms.threat)
+        return graph.Window(least, n - graph.part(n, terms.dropped))
+    window = graph.thresholds(n, terms.degree, terms.corrupt, terms.dropped, terms.threat)
+    # The paper's least threshold of two may be one too many for a handful of clients.
+    least, most = (max(end, graph.SMALLEST_THRESHOLD) for end in window)
+    return graph.Window(least, most) if window.least else window
+
+
+def _cure(terms: Terms, window: graph.Window) -> str:
+    """Return what to do about a threshold outside its window."""
+    if window.least <= window.most:
+        return (
+            f"Set it to {window.least} at least and {window.most} at most, or leave it out to have "
+            "it computed."
+        )
+    return "Assume fewer dropped or corrupt" + (
+        "." if terms.complete else ", or take a larger degree."
+    )
 
 
 def _sensible_assumptions(threat: str, corrupt: float, dropped: float) -> None:

@@ -102,6 +102,40 @@ def test_terms_that_are_unsafe_or_cannot_be_opened_are_refused(clients, options,
         terms(clients, ONE, **options)
 
 
+@pytest.mark.parametrize(
+    ("clients", "options", "cure"),
+    [
+        # Four of five corrupt: one honest client is in no sum with another one.
+        (5, {"corrupt": 0.9, "dropped": 0}, r"more than there are. Assume fewer .*, or ask more"),
+        (20, {"corrupt": 0.9, "dropped": 0}, None),  # 18 are, and two are not.
+        # Six of ten corrupt, seven left of ten: the quorum that was computed is one too small.
+        (10, {"corrupt": 0.6}, "at least 8. Assume fewer corrupt or dropped, or set the quorum to"),
+        (10, {"corrupt": 0.6, "quorum": 8}, None),
+        (10, {"corrupt": 0.6, "dropped": 0.2}, None),
+        # Where no threshold is both safe and had, none is advised.
+        (10, {"corrupt": 0.7}, "at least 8. Assume fewer dropped or corrupt.$"),
+        (10, {"corrupt": 0.7, "threshold": 8}, "at most 7. Assume fewer dropped or corrupt.$"),
+        (10, {"threshold": 1}, "at least 2. Set it to 2 at least and 7 at most, or leave it out"),
+        (10, {"threshold": 9}, "at most 7. Set it to 2 at least and 7 at most, or leave it out"),
+        (1000, {"degree": 30, "threshold": 16}, "Set it to 17 at least and 18 at most"),
+        # Of 28 neighbours 17 have to answer, and 16 are sure to; 30 are what is computed.
+        (1000, {"degree": 28}, "at most 16. Assume fewer dropped or corrupt, or take a larger deg"),
+    ],
+)
+def test_the_cure_is_none_that_was_tried(clients, options, cure):
+    if cure is None:
+        assert weakness(terms(clients, ONE, **options)) is None
+        return
+    with pytest.raises(SettingsError, match=cure):
+        terms(clients, ONE, **options)
+
+
+def test_a_client_that_demands_more_than_the_cohort_is_told_so():
+    found = str(weakness(terms(5, ONE), Demands(quorum=6)))
+
+    assert found.endswith("at least 6, more than there are. Ask more clients.")
+
+
 @pytest.mark.parametrize("vectors", [[(10, 24)], [(-1, 32)]])
 def test_vectors_have_a_width_that_wraps_in_hardware(vectors):
     with pytest.raises(SettingsError, match="16, 32 or 64 bits"):
