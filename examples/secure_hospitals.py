@@ -4,8 +4,8 @@
 
 Each hospital masks its update, so that the server sees sums alone, and adds a share of the noise
 that hides a whole hospital in them. The server may lie, and one hospital may help it. In the third
-round one vanishes: it has dealt shares of its keys, then its training fails. The other three help
-to take its masks off the sum, and their noise is enough. No two runs are alike. Ends with:
+round one vanishes: it has dealt shares of its keys, then it finds no data. The other three help to
+take its masks off the sum, and their noise is enough. No two runs are alike. Ends with:
 
     round 3: keys of 4 hospitals, updates of 3; accuracy 0.80, with privacy 0.77 (10 runs)
 """
@@ -29,10 +29,10 @@ rounds_done = [0]
 
 
 def rows_of(hospital):
-    """Return a hospital's patients; in the third round one exports garbage, and training fails."""
-    rows = clients[hospital].train
-    broken = hospital == "va" and rounds_done[-1] == 2
-    return {**rows, "x": rows["x"] * 1e30} if broken else rows
+    """Return a hospital's patients; in the third round the disk of one is not there."""
+    if hospital == "va" and rounds_done[-1] == 2:
+        raise fm.ClientError("its disk is not there")
+    return clients[hospital].train
 
 
 def train(hospitals, **how):

@@ -34,7 +34,9 @@ def from_function(
 
     Args:
         ids: Client ids, for instance `range(1_000_000)`, which is never materialised.
-        load: `load(id)` returns a Tree, an (x, y) pair or a torch Dataset.
+        load: `load(id)` returns a Tree, an (x, y) pair or a torch Dataset. It may raise a
+            ClientError where the client has none at the moment: it is left out of the round, with
+            what that says; any other error ends the run.
         test: The same for a client's own test examples; may return None.
         name: What the set is called in tables and errors.
         num_classes: Number of classes of "y", where it is a class.

@@ -21,8 +21,9 @@ from folkmoot.core.errors import DataError
 from folkmoot.core.rng import mix_array
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import Cut, cut, rows
+from folkmoot.engines.held import Skipped, held
 from folkmoot.engines.shuffle import orders
-from folkmoot.engines.stream import Skipped, needs_pairs, refuse_too_few
+from folkmoot.engines.stream import needs_pairs, refuse_too_few
 
 
 class Chunk(NamedTuple):
@@ -52,11 +53,11 @@ def gather(
     left_out: list[LeftOut] = []
     paired, known = needs_pairs(task.work), {}
     for client in clients:
-        data = setting.clients[client].train
-        examples = rows(data)
-        if examples not in known:
-            known[examples] = cut(examples, task.work.plan, paired)
         try:
+            data = held(setting.clients, client, "train")
+            examples = rows(data)
+            if examples not in known:
+                known[examples] = cut(examples, task.work.plan, paired)
             refuse_too_few(task.work, known[examples])
         except Skipped as skipped:
             left_out.append(LeftOut(client, cohort.round, str(skipped)))

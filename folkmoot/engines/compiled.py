@@ -22,9 +22,10 @@ from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
 from folkmoot.engines.fallback import DRAWN, UnfitError, cause
 from folkmoot.engines.forked import Forked
+from folkmoot.engines.held import Skipped
 from folkmoot.engines.parallel import can_fork, num_cores
 from folkmoot.engines.sequential import Sequential
-from folkmoot.engines.stream import Skipped, Stream, eagerly, learn_randomness, one_thread
+from folkmoot.engines.stream import Stream, eagerly, learn_randomness, one_thread
 from folkmoot.engines.tasks import in_precision
 
 UNROLLED = 6

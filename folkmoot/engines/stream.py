@@ -21,6 +21,7 @@ from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import Cut, Draws, batches, cut, draw, rows
 from folkmoot.engines.clock import now
+from folkmoot.engines.held import Skipped, held
 from folkmoot.engines.memory import places, refuse_written, versions
 from folkmoot.local.diagnose import explain, where
 
@@ -32,10 +33,6 @@ class Block(NamedTuple):
     own: dict[ClientId, Tree]
     left_out: list[LeftOut]
     client_s: float
-
-
-class Skipped(Exception):
-    """A client that cannot take part, for a reason that is no fault of the program."""
 
 
 @contextmanager
@@ -188,10 +185,7 @@ class Stream:
     def _data(self, cohort: Cohort, client: ClientId) -> Tree:
         if cohort.part == "held_out":
             return self.setting.held_out[int(client)]
-        data = getattr(self.setting.clients[client], cohort.part)
-        if data is None:
-            raise Skipped(f"it has no {cohort.part} examples")
-        return data
+        return held(self.setting.clients, client, cohort.part)
 
     def _draw(
         self, task: Task, cohort: Cohort, clients: Sequence[ClientId]

@@ -308,16 +308,27 @@ def test_sixteen_bits_without_noise_come_with_a_warning_and_are_stated():
     assert private.settings["secure"]["bits"] == 16
 
 
-def test_what_client_code_raises_ends_a_run_by_the_protocol_too():
+def breaking(error):
     def rows_of(client):
         if client == 3:
-            raise ClientError("The disk of this site is gone.")
+            raise error
         return rows(client)
 
-    held = fm.data.from_function(range(12), rows_of)
-    for secure in (True, "protocol"):
-        with pytest.raises(ClientError, match="The disk of this site is gone"):
-            run(held=held, secure=secure)
+    return fm.data.from_function(range(12), rows_of)
+
+
+@pytest.mark.parametrize("secure", [False, True, "protocol"])
+def test_who_has_no_data_at_the_moment_is_left_out_by_name(secure):
+    result = run(held=breaking(ClientError("its disk is not there")), secure=secure)
+
+    assert result.history[0]["answered"] == 11
+    assert result.history[0]["left_out"] == [[3, "its disk is not there"]]
+
+
+@pytest.mark.parametrize("secure", [False, True, "protocol"])
+def test_what_client_code_raises_otherwise_ends_a_run(secure):
+    with pytest.raises(OSError, match="gone for good"):
+        run(held=breaking(OSError("gone for good")), secure=secure)
 
 
 WITHOUT = """
