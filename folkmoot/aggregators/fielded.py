@@ -89,27 +89,16 @@ def fielded(parts: Parts, field: Codec, most: int, length: float) -> Aggregator:
 
     def encode(state: State, update: Update, key: int) -> Update:
         given, steps = float(parts.weigh(update)), int(state.codec["steps"])
-        wanted = min(given, most)
-        weight = round(wanted * steps) / steps
-        faint = abs(weight - wanted) > wanted * _UNEVEN or 0 < wanted < most * _FAINT
+        weight = round(min(given, most) * steps) / steps
         vector = stages.encode(state.codec["stages"], state.layout.pack(update.value), key)
         vector, length = _in_ball(vector, norm := float(state.codec["norm"]))
         if parts.weighted:
             # A bit that a stage has added is one client's, whatever the client weighs.
             vector[: state.layout.size] *= weight / most
-        told = [
-            round(weight * steps),
-            length > norm,
-            length <= _SHORT * norm,
-            given > most,
-            faint,
-        ]
-        return Update(
-            {
-                "vector": field.encode(state.codec["field"], vector, key),
-                "told": torch.tensor(told).to(torch.int32),
-            }
-        )
+        told = [round(weight * steps), length > norm, length <= _SHORT * norm]
+        told += [given > most, _is_faint(min(given, most), weight, most)]
+        whole = field.encode(state.codec["field"], vector, key)
+        return Update({"vector": whole, "told": torch.tensor(told).to(torch.int32)})
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
         codec, told = state.codec, added.value["told"].tolist()
@@ -124,22 +113,23 @@ def fielded(parts: Parts, field: Codec, most: int, length: float) -> Aggregator:
         vector, own = stages.decode(codec["stages"], vector, key)
         share = 1 / _divisor(parts, added._replace(weight=weight))
         norm = _next_norm(norm, clipped / added.count, short / added.count)
+        heard = {"clipped": clipped, "capped": capped, "faint": faint, "cut": _cut(inner)}
         following = {
             **codec,
             "stages": own,
             "field": inner,
             "norm": torch.tensor(norm, dtype=torch.float64),
-            "told": {
-                "clipped": torch.tensor(clipped),
-                "capped": torch.tensor(capped),
-                "faint": torch.tensor(faint),
-                "cut": torch.tensor(_cut(inner)),
-            },
+            "told": {name: torch.tensor(number) for name, number in heard.items()},
         }
         value = state.layout.unpack(vector * share)
         return value, state.counts, state._replace(codec=following)
 
     return Aggregator(f"secure {parts.name}", init, encode, decode)
+
+
+def _is_faint(wanted: float, weight: float, most: int) -> bool:
+    """Tell whether a weight is rounded too far, or leaves its update too few steps."""
+    return abs(weight - wanted) > wanted * _UNEVEN or 0 < wanted < most * _FAINT
 
 
 def _in_ball(vector: Tensor, norm: float) -> tuple[Tensor, float]:

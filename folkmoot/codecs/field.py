@@ -89,27 +89,7 @@ def to_field(
         bounds = bounds._replace(clients=clients or bounds.clients)
         largest = min(bounds.largest, bounds.l2) if range is None else range
         _refuse_unbounded(bounds, largest, noise)
-        if bits is not None:
-            chosen = bits
-        else:
-            chosen = 16 if noise and _is_enough(bounds, largest, noise, 16) else 32
-        steps = _steps(bounds, largest, noise, chosen)
-        reach = reach_of(bounds.l2 * steps, bounds.size) if noise else math.inf
-        state = {
-            "scale": torch.tensor(steps, dtype=torch.float64),
-            "range": torch.tensor(largest, dtype=torch.float64),
-            "reach": torch.tensor(reach, dtype=torch.float64),
-            "cut": torch.tensor(0),
-            "zero": torch.zeros((), dtype=DTYPES[chosen]),
-            "counted": torch.tensor(_most_counted(bounds.clients, chosen) if counts else 0),
-        }
-        more = min(int(state["counted"]), bounds.size)
-        length = reach if noise else bounds.l2 * steps + math.sqrt(bounds.size)
-        return state, bounds._replace(
-            l2=math.hypot(length, more),
-            largest=max(largest * steps + 1, more),
-            size=bounds.size + counts,
-        )
+        return _laid_out(bounds, largest, bits, noise, counts)
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
         most = int(state["counted"])
@@ -129,6 +109,32 @@ def to_field(
         return torch.frombuffer(bytearray(data), dtype=state["zero"].dtype)
 
     return Codec("to_field", init, encode, decode, integer_bytes, unpack)
+
+
+def _laid_out(
+    bounds: Bounds, largest: float, bits: int | None, noise: float, counts: bool
+) -> tuple[Tree, Bounds]:
+    """Choose bits, unless they are given, and steps; return the state and the bounds in steps."""
+    if bits is None:
+        bits = 16 if noise and _is_enough(bounds, largest, noise, 16) else 32
+    steps = _steps(bounds, largest, noise, bits)
+    reach = reach_of(bounds.l2 * steps, bounds.size) if noise else math.inf
+    most = _most_counted(bounds.clients, bits) if counts else 0
+    state = {
+        "scale": torch.tensor(steps, dtype=torch.float64),
+        "range": torch.tensor(largest, dtype=torch.float64),
+        "reach": torch.tensor(reach, dtype=torch.float64),
+        "cut": torch.tensor(0),
+        "zero": torch.zeros((), dtype=DTYPES[bits]),
+        "counted": torch.tensor(most),
+    }
+    more = min(most, bounds.size)
+    length = reach if noise else bounds.l2 * steps + math.sqrt(bounds.size)
+    return state, bounds._replace(
+        l2=math.hypot(length, more),
+        largest=max(largest * steps + 1, more),
+        size=bounds.size + counts,
+    )
 
 
 def reach_of(length: float, size: int, log_chance: float = _LOG_CHANCE) -> float:

@@ -72,28 +72,17 @@ class SecureSums:
                 f"Round {cohort.round} asked {len(cohort.clients)} clients, and a secure sum of "
                 f"fewer than {SMALLEST_COHORT} would hide nobody. Ask for a larger cohort."
             )
-        template = task.aggregator.encode(state, example(task), 0).value
-        agreed = self.secure.terms(
-            cohort.clients,
-            [(leaf.numel(), 8 * leaf.element_size()) for leaf in trees.leaves(template)],
-            run=self.run,
-            round=cohort.round,
-            exchange=cohort.exchange,
-            model=hashlib.sha256(wire.to_bytes(task.broadcast)).digest(),
-        )
         if self.secure.protocol:
-            return self._by_protocol(task, state, cohort, own, agreed, template)
+            return self._by_protocol(task, state, cohort, own)
+        quorum = self.secure.terms(cohort.clients, []).quorum
         collected = self.inner.ask(task, state, cohort, own)
-        if collected.total.count < agreed.quorum:
-            first = (
-                f" Client {collected.left_out[0].client!r}: {collected.left_out[0].reason}."
-                if (collected.left_out)
-                else ""
-            )
+        # An engine that nobody named may have given way to another one.
+        self.name = self.inner.name
+        if collected.total.count < quorum:
             raise QuorumError(
                 f"Round {cohort.round} has {collected.total.count} answers of "
-                f"{len(cohort.clients)} clients, but its secure sum opens with {agreed.quorum} or "
-                f"more, so nothing was opened.{first}"
+                f"{len(cohort.clients)} clients, but its secure sum opens with {quorum} or more, "
+                f"so nothing was opened.{_first_of(collected.left_out)}"
             )
         return collected
 
@@ -104,6 +93,17 @@ class SecureSums:
         if cohort.part == "train":
             raise unseen(task)
         yield from self.inner.stream(task, cohort, own)
+
+    def _terms(self, task: Task, cohort: Cohort, template: Tree) -> Terms:
+        """Return what the parties of one sum agree on."""
+        return self.secure.terms(
+            cohort.clients,
+            [(leaf.numel(), 8 * leaf.element_size()) for leaf in trees.leaves(template)],
+            run=self.run,
+            round=cohort.round,
+            exchange=cohort.exchange,
+            model=hashlib.sha256(wire.to_bytes(task.broadcast)).digest(),
+        )
 
     def refuse(self, work: LocalWork) -> None:
         """Refuse what the inner engine refuses of a work before anyone is asked."""
@@ -116,15 +116,11 @@ class SecureSums:
         self.inner.close()
 
     def _by_protocol(
-        self,
-        task: Task,
-        state: State,
-        cohort: Cohort,
-        own: Mapping[ClientId, Tree],
-        agreed: Terms,
-        template: Tree,
+        self, task: Task, state: State, cohort: Cohort, own: Mapping[ClientId, Tree]
     ) -> Collected:
         """Play all parties: each client trains when its masked vector is due."""
+        template = task.aggregator.encode(state, example(task), 0).value
+        agreed = self._terms(task, cohort, template)
         found: dict[ClientId, Collected] = {}
         failed: list[ClientError] = []
 

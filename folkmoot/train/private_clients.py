@@ -77,10 +77,11 @@ def of_clients(
     refuse_delta(dp.delta, stated)
     sizes = [size for _, size in asked_in_a_round(algorithm, population)]
     size, asking = max(sizes, default=0), round(expected)
-    event = _event(dp, drawn, population, rounds)
     if secure is not None:
         # An adaptive clip sends one number more.
         event = cost(secure, asking, [size + 1 for size in sizes])
+    else:
+        event = _event(dp, drawn, population, rounds)
     key, paid = _payments(dp, len(sizes), rounds or 1, secure)
 
     def charges_of(noise_multiplier: float) -> list[Charge]:
@@ -89,9 +90,10 @@ def of_clients(
     noise = solved(dp, charges_of, rounds)
     scale = expected / asked
     before = dp.clip if isinstance(dp.clip, Codec) else clip(dp.clip)
-    after: tuple[Codec, ...] = (_noise(dp, noise, scale, rounds),)
     if secure is not None:
         after = stages(dp, secure, noise, asking)
+    else:
+        after = (_noise(dp, noise, scale, rounds),)
     rule = functools.partial(private_mean, algorithm.name, before, after, expected)
     if dp.trust == "local" or secure is not None:
         # That a client has no usable update is said to nobody who is not trusted.

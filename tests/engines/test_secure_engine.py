@@ -92,3 +92,25 @@ def test_nobody_outside_the_context_is_recorded():
     asked(fm.Secure(protocol=True), clients(4))
 
     assert records == []
+
+
+def test_an_engine_that_gives_way_is_named_as_what_it_became():
+    class Gives:
+        name, exact, streams = "quick", False, 1
+
+        def __init__(self, setting):
+            self.plain = fm.engines.sequential()(setting)
+
+        def ask(self, *asked):
+            self.name = "slow"
+            return self.plain.ask(*asked)
+
+        def close(self):
+            self.plain.close()
+
+    held = clients(5)
+    _, _, task, cohort = asked(fm.Secure(), held)
+    engine = secure_sums(Gives, fm.Secure())(Setting(held, 0))
+    engine.ask(task, task.aggregator.init(example(task), 5), cohort, {})
+
+    assert engine.name == "slow"
