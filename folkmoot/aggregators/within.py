@@ -42,10 +42,4 @@ def within(codec: Codec) -> Codec:
         decoded, following = codec.decode(state["stage"], total, key)
         return decoded, {**state, "stage": following}
 
-    return codec._replace(
-        init=init,
-        encode=encode,
-        decode=decode,
-        pack=lambda state, vector: codec.pack(state["stage"], vector),
-        unpack=lambda state, data: codec.unpack(state["stage"], data),
-    )
+    return Codec(codec.name, init, encode, decode)

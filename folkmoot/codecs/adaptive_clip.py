@@ -16,7 +16,7 @@ from torch import Tensor
 
 from folkmoot.codecs.clip import GUARD, into_ball, length_of, positive_norm
 from folkmoot.codecs.grid import refuse_noisy
-from folkmoot.core.codec import Bounds, Codec, Layout, raw_bytes, raw_vector
+from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.tree import Tree
 
@@ -81,4 +81,4 @@ def adaptive_clip(
         update = total[:-1] * (norm / (GUARD * update_radius))
         return update, {**state, "norm": torch.tensor(following, dtype=torch.float64)}
 
-    return Codec(name, init, encode, decode, raw_bytes, raw_vector)
+    return Codec(name, init, encode, decode)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.codecs.grid import refuse_noisy
-from folkmoot.core.codec import Bounds, Codec, Layout, raw_bytes, raw_vector
+from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError, positive
 from folkmoot.core.tree import Tree
 
@@ -51,7 +51,7 @@ def clip(norm: float) -> Codec:
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         return total * (norm / GUARD), state
 
-    return Codec(name, init, encode, decode, raw_bytes, raw_vector)
+    return Codec(name, init, encode, decode)
 
 
 def positive_norm(**norms: float) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.codecs.entropy import system
-from folkmoot.codecs.grid import gridded, in_units, integer_bytes, integer_vector, rounded
+from folkmoot.codecs.grid import gridded, in_units, rounded
 from folkmoot.codecs.noise import integers, seeded_by, sigma_of
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError, not_negative
@@ -88,7 +88,7 @@ def tree_noise(noise_multiplier: float, restart: int, *, simulation: bool = Fals
         following = {"round": torch.tensor(round), "nodes": nodes}
         return in_units(state, total + fresh - replaced), {**state, "server": following}
 
-    return Codec(name, init, encode, decode, integer_bytes, integer_vector)
+    return Codec(name, init, encode, decode)
 
 
 def banded_noise(
@@ -151,7 +151,7 @@ def banded_noise(
         following = torch.cat([noise[None].to(past.dtype), past])[: len(shares)]
         return in_units(state, total + noise), {**state, "server": {"past": following}}
 
-    return Codec(name, init, encode, decode, integer_bytes, integer_vector)
+    return Codec(name, init, encode, decode)
 
 
 def _past(count: int, size: int, sigma: float) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.codecs.entropy import Words, seeded
-from folkmoot.codecs.grid import integer_bytes, refuse_noisy
+from folkmoot.codecs.grid import refuse_noisy
 from folkmoot.codecs.noise import ROUNDING_VARIANCE
 from folkmoot.core import rng
 from folkmoot.core.codec import Bounds, Codec, Layout
@@ -105,10 +105,7 @@ def to_field(
             total = total[:-1]
         return (total.double() / state["scale"]).float(), state
 
-    def unpack(state: Tree, data: bytes) -> Tensor:
-        return torch.frombuffer(bytearray(data), dtype=state["zero"].dtype)
-
-    return Codec("to_field", init, encode, decode, integer_bytes, unpack)
+    return Codec("to_field", init, encode, decode)
 
 
 def _laid_out(

@@ -111,13 +111,3 @@ def rounded(state: Tree, vector: Tensor) -> Tensor:
 def in_units(state: Tree, steps: Tensor) -> Tensor:
     """Return whole steps as float32 numbers in units of the vectors."""
     return steps.float().mul_(1 / float(state["steps"]))
-
-
-def integer_bytes(state: Tree, vector: Tensor) -> bytes:
-    """Pack a rounded vector as the bytes of its integers."""
-    return vector.contiguous().numpy().tobytes()
-
-
-def integer_vector(state: Tree, data: bytes) -> Tensor:
-    """Read back what `integer_bytes` has written."""
-    return torch.frombuffer(bytearray(data), dtype=state["steps"].dtype)

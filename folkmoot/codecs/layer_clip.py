@@ -16,7 +16,7 @@ from torch import Tensor
 from folkmoot.codecs.clip import GUARD, in_range, is_ordinary, length_of, positive_norm
 from folkmoot.codecs.grid import refuse_noisy
 from folkmoot.core import tree as trees
-from folkmoot.core.codec import Bounds, Codec, Layout, raw_bytes, raw_vector
+from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Path, Tree
 
@@ -78,7 +78,7 @@ def clip_by_layer(norms: float | Mapping[str, float]) -> Codec:
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         return total * (math.hypot(*state["norms"].tolist()) / GUARD), state
 
-    return Codec(name, init, encode, decode, raw_bytes, raw_vector)
+    return Codec(name, init, encode, decode)
 
 
 def _lengths(parts: tuple[Tensor, ...], of_group: list[int], count: int) -> list[float]:

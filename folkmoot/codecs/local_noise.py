@@ -16,8 +16,6 @@ from folkmoot.codecs.entropy import system
 from folkmoot.codecs.grid import (
     gridded,
     in_units,
-    integer_bytes,
-    integer_vector,
     refuse_unbounded,
     rounded,
 )
@@ -70,7 +68,7 @@ def local_gaussian(noise_multiplier: float, *, simulation: bool = False) -> Code
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         return in_units(state, total), state
 
-    return Codec(name, init, encode, decode, integer_bytes, integer_vector)
+    return Codec(name, init, encode, decode)
 
 
 def local_laplace(noise_multiplier: float, norm: float, *, simulation: bool = False) -> Codec:
@@ -117,7 +115,7 @@ def local_laplace(noise_multiplier: float, norm: float, *, simulation: bool = Fa
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         return in_units(state, total).mul_(norm / GUARD), state
 
-    return Codec(name, init, encode, decode, integer_bytes, integer_vector)
+    return Codec(name, init, encode, decode)
 
 
 def randomized_response(epsilon: float, *, simulation: bool = False) -> Codec:
@@ -171,7 +169,7 @@ def randomized_response(epsilon: float, *, simulation: bool = False) -> Codec:
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         return total * (len(total) * float(state["bound"]) / gain), state
 
-    return Codec(name, init, encode, decode, integer_bytes, integer_vector)
+    return Codec(name, init, encode, decode)
 
 
 def _in_l1_ball(vector: Tensor, norm: float) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from folkmoot.codecs.discrete_gaussian import discrete_gaussian
 from folkmoot.codecs.entropy import Words, seeded, system
-from folkmoot.codecs.grid import gridded, in_units, integer_bytes, integer_vector, rounded
+from folkmoot.codecs.grid import gridded, in_units, rounded
 from folkmoot.core import rng
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError, not_negative, positive
@@ -77,7 +77,7 @@ def gaussian(noise_multiplier: float, *, scale: float = 1.0, simulation: bool = 
             total = total + integers(len(total), sigma, source or seeded_by(key))
         return in_units(state, total), state
 
-    return Codec(name, init, encode, decode, integer_bytes, integer_vector)
+    return Codec(name, init, encode, decode)
 
 
 def sigma_of(deviation: float, state: Tree) -> float:

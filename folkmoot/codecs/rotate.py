@@ -19,7 +19,7 @@ from torch import Tensor
 
 from folkmoot.codecs.grid import refuse_noisy
 from folkmoot.core import rng
-from folkmoot.core.codec import Bounds, Codec, Layout, raw_bytes, raw_vector
+from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.tree import Tree
 
 FLATNESS = 8.0
@@ -57,7 +57,7 @@ def rotate() -> Codec:
         turn = int(state["turn"])
         return rotated_back(total.float(), turn), {"turn": torch.tensor(turn + 1)}
 
-    return Codec("rotate", init, encode, decode, raw_bytes, raw_vector)
+    return Codec("rotate", init, encode, decode)
 
 
 def rotated(vector: Tensor, turn: int) -> Tensor:

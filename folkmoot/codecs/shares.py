@@ -22,7 +22,7 @@ from torch import Tensor
 from folkmoot.codecs.discrete_gaussian import discrete_gaussian
 from folkmoot.codecs.entropy import Words, system
 from folkmoot.codecs.field import DTYPES, FAR
-from folkmoot.codecs.grid import integer_bytes, refuse_unbounded
+from folkmoot.codecs.grid import refuse_unbounded
 from folkmoot.codecs.noise import ROUNDING_VARIANCE, seeded_by
 from folkmoot.codecs.skellam import skellam
 from folkmoot.core.codec import Bounds, Codec, Layout
@@ -106,7 +106,6 @@ def _shares(
         most = bounds.clients * bounds.largest + FAR * sigma * math.sqrt(bounds.clients)
         state = {
             "share": torch.tensor(sigma, dtype=torch.float64),
-            "size": torch.tensor(bounds.size),
             "most": torch.tensor(most, dtype=torch.float64),
         }
         return state, bounds._replace(noise=noise_multiplier)
@@ -123,11 +122,7 @@ def _shares(
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         return total, state
 
-    def unpack(state: Tree, data: bytes) -> Tensor:
-        bits = 8 * len(data) // max(int(state["size"]), 1)
-        return torch.frombuffer(bytearray(data), dtype=DTYPES.get(bits, torch.int32))
-
-    return Codec(name, init, encode, decode, integer_bytes, unpack)
+    return Codec(name, init, encode, decode)
 
 
 def _refuse_no_room(name: str, vector: Tensor, most: float) -> None:

@@ -24,6 +24,8 @@ class Update(NamedTuple):
     """A number of at least 0; examples, as a rule. Under vmap (clients,)."""
     counts: Tree = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
     """Integer and boolean leaves: never clipped, noised or counted in a norm."""
+    packed_bytes: int | None = None
+    """Bytes in which the value travels; None for those of its leaves."""
 
 
 class Sees(enum.Enum):

@@ -6,9 +6,10 @@ A codec maps one flat float32 vector to one vector that may be added. Law, held 
 so nobody types a clip norm twice.
 """
 
+import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,9 +52,7 @@ class Layout(NamedTuple):
     def of(cls, value: Tree) -> "Layout":
         """Describe a value whose leaves are all floating."""
         paths, leaves = [path for path, _ in trees.items(value)], trees.leaves(value)
-        ends = [0]
-        for leaf in leaves:
-            ends.append(ends[-1] + leaf.numel())
+        ends = [0, *itertools.accumulate(leaf.numel() for leaf in leaves)]
         return cls(
             tuple(paths),
             tuple(leaf.shape for leaf in leaves),
@@ -88,12 +87,15 @@ class Codec(NamedTuple):
     """`encode(state, vector, key)`, on the client: a vector that may be added; in place, if so."""
     decode: Callable[[Tree, Tensor, int], tuple[Tensor, Tree]]
     """`decode(state, total, key)`, on the server: the decoded sum and the next round's state."""
-    pack: Callable[[Tree, Tensor], bytes]
-    """One client's encoded vector as it goes over the wire."""
-    unpack: Callable[[Tree, bytes], Tensor]
-    """Read `pack`'s bytes back, exactly."""
+    pack: Callable[[Tree, Tensor, int], Tree] | None = None
+    """How one client's vector travels, as leaves whose bytes are counted; the next stage may pack
+    the leaf "vector" further. None where what `encode` returns travels."""
+    unpack: Callable[[Tree, Tree, int], Tensor] | None = None
+    """What arrives of `pack`'s leaves, client by client: `encode`'s result, bit for bit."""
     linear: bool = True
-    """Whether packed forms may themselves be added, as a secure sum needs."""
+    """Whether what travels may be added, as a secure sum needs."""
+    own: "Codec | None" = None
+    """This stage with random numbers of each client's own in place of shared ones."""
 
 
 def public(state: Tree) -> Tree:
@@ -102,55 +104,58 @@ def public(state: Tree) -> Tree:
     return {key: part for key, part in inner.items() if key != "server"}
 
 
-def raw_bytes(state: Tree, vector: Tensor) -> bytes:
-    """Pack a vector as the bytes of its float32 numbers."""
-    return vector.contiguous().numpy().tobytes()
-
-
-def raw_vector(state: Tree, data: bytes) -> Tensor:
-    """Read back what `raw_bytes` has written."""
-    return torch.frombuffer(bytearray(data), dtype=torch.float32)
-
-
 def chain(*codecs: Codec) -> Codec:
-    """Join stages: encode left to right, decode right to left.
+    """Join stages: encode left to right, decode right to left; linear if every stage is.
 
-    The empty chain passes vectors through. The last stage decides the form on the wire; the chain
-    is linear if every stage is.
+    The empty chain passes vectors through. The last lossy stage packs what those right in front of
+    it have packed, by random numbers of each client's own. What stands behind is done where a
+    client's vector has arrived.
     """
-    stages = {f"{index}": codec for index, codec in enumerate(codecs)}
+    end = max((at for at, codec in enumerate(codecs, 1) if codec.pack), default=0)
+    begin = end
+    while begin and (codecs[begin - 1].own or codecs[begin - 1].pack):
+        begin -= 1
+    packing: Any = {f"{at}": codecs[at].own or codecs[at] for at in range(begin, end)}
+    stages = {f"{at}": codec for at, codec in enumerate(codecs)} | packing
+    places = list(stages)
 
     def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
-        state: Tree = {}
-        for index, codec in stages.items():
-            state[index], bounds = codec.init(bounds, layout)
+        state, size = {}, bounds.size
+        for place, codec in stages.items():
+            reaching = torch.zeros(bounds.size)
+            state[place], bounds = codec.init(bounds, layout)
+            if place in packing:
+                left = packing[place].pack(state[place], reaching, 0)["vector"].numel()
+                bounds = bounds._replace(size=size if place == places[end - 1] else left)
         return state, bounds
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
-        for index, codec in stages.items():
-            vector = codec.encode(state[index], vector, key)
-        return vector
+        return unpack(state, pack(state, vector, key), key)
 
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         following: Tree = dict(state)
-        for index, codec in reversed(stages.items()):
-            total, following[index] = codec.decode(state[index], total, key)
+        for place in reversed(places):
+            total, following[place] = stages[place].decode(state[place], total, key)
         return total, following
 
-    last_index, last = next(reversed(stages.items()), ("", _PASS))
-    names = ", ".join(codec.name for codec in codecs)
-    linear = all(codec.linear for codec in codecs)
-    return Codec(
-        f"chain({names})",
-        init,
-        encode,
-        decode,
-        lambda state, vector: last.pack(state.get(last_index, {}), vector),
-        lambda state, data: last.unpack(state.get(last_index, {}), data),
-        linear,
-    )
+    def pack(state: Tree, vector: Tensor, key: int) -> Tree:
+        message: Tree = {"vector": through(places[:begin], state, vector, key)}
+        for place in packing:
+            found = packing[place].pack(state[place], message["vector"], key)
+            message |= {"vector": found.pop("vector"), place: found}
+        return message
 
+    def unpack(state: Tree, message: Tree, key: int) -> Tensor:
+        vector = message["vector"]
+        for place in reversed(packing):
+            vector = packing[place].unpack(state[place], {**message[place], "vector": vector}, key)
+        return through(places[end:], state, vector, key)
 
-_PASS = Codec(
-    "pass", lambda b, _: ({}, b), lambda s, v, k: v, lambda s, t, k: (t, s), raw_bytes, raw_vector
-)
+    def through(part: list[str], state: Tree, vector: Tensor, key: int) -> Tensor:
+        for place in part:
+            vector = stages[place].encode(state[place], vector, key)
+        return vector
+
+    name = f"chain({', '.join(codec.name for codec in codecs)})"
+    found = Codec(name, init, encode, decode, linear=all(codec.linear for codec in codecs))
+    return found._replace(pack=pack, unpack=unpack) if end else found

@@ -4,6 +4,7 @@ The sequential engine is the reference; every other exact engine gives its bits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from folkmoot.core.aggregator import State, Sum, Update
@@ -28,6 +29,8 @@ class Cohort(NamedTuple):
     """Which examples are used: a client's "train" or "test", or the researcher's "held_out"."""
     exchange: int = 0
     """Which of the round's exchanges this is, from 0; each has random numbers of its own."""
+    steps: Mapping[ClientId, int] = MappingProxyType({})
+    """Most local steps of each client that has not the time for all of them."""
 
     def purpose(self, what: str) -> str:
         """Name a stream of random numbers of this exchange."""
@@ -51,8 +54,8 @@ class Collected(NamedTuple):
     left_out: list[LeftOut]
     client_s: float
     """Seconds of client work, added over all streams."""
-    upload_bytes: int
-    """Bytes of all packed updates."""
+    uploads: dict[ClientId, int]
+    """Bytes in which each counted answer travelled, ascending by client."""
 
 
 class Setting(NamedTuple):

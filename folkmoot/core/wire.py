@@ -37,17 +37,13 @@ def to_bytes(tree: Tree, header: Mapping[str, str] | None = None) -> bytes:
     for path, leaf in trees.items(tree):
         packed = leaf.detach().contiguous().cpu()
         # safetensors refuses views and two names of one memory; each leaf here is its own value.
-        if _is_view(packed) or packed.data_ptr() in seen:
+        whole = packed.untyped_storage().nbytes() == packed.numel() * packed.element_size()
+        if not whole or packed.data_ptr() in seen:
             packed = packed.clone()
         seen.add(packed.data_ptr())
         owned["/".join(_escape(key) for key in path)] = packed
     said = {"order": list(owned), "empty": trees.empties(tree), "header": dict(header or {})}
     return save(owned, metadata={"tree": json.dumps(said)})
-
-
-def _is_view(leaf: Tensor) -> bool:
-    """Tell whether a leaf is a part of a larger memory."""
-    return leaf.untyped_storage().nbytes() != leaf.numel() * leaf.element_size()
 
 
 def from_bytes(data: bytes) -> tuple[Tree, dict[str, str]]:

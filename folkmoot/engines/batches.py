@@ -86,6 +86,11 @@ def cut(examples: int, plan: Plan, needs_pairs: bool) -> Cut:
     return Cut(examples, tuple(sizes), steps, shuffled, plan.poisson)
 
 
+def at_most(one: Cut, steps: int | None) -> Cut:
+    """Return a cut of no more steps; None for as many as there are."""
+    return one if steps is None or one.steps <= steps else one._replace(steps=steps)
+
+
 def draw(keys: Sequence[int], cuts: Sequence[Cut]) -> list[Draws]:
     """Draw for many clients at once; a client's numbers do not depend on who is drawn with it."""
     steps = step_keys(keys, [one.steps for one in cuts])

@@ -5,7 +5,7 @@ microseconds.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.errors import DataError
 from folkmoot.core.rng import mix_array
 from folkmoot.core.tree import Tree
-from folkmoot.engines.batches import Cut, cut, rows
+from folkmoot.engines.batches import Cut, at_most, cut, rows
 from folkmoot.engines.held import Skipped, held
 from folkmoot.engines.shuffle import orders
 from folkmoot.engines.stream import needs_pairs, refuse_too_few
@@ -68,7 +68,7 @@ def gather(
                 f"client {client!r} holds leaves of other names, shapes or dtypes than client "
                 f"{found[0][0]!r}"
             )
-        found.append((client, data, known[examples]))
+        found.append((client, data, at_most(known[examples], cohort.steps.get(client))))
     # A stable sort: clients of one length stay ascending.
     found.sort(key=lambda one: -one[2].steps)
     kept = [client for client, _, _ in found]
@@ -173,8 +173,14 @@ def train_together(
             trees.map(lambda leaf, new, places=places: _put(leaf, places, new), carry, after)
     steps = (chunk.sizes > 0).sum(dim=1)
     used = torch.tensor([one.used for one in chunk.cuts])
-    finish = torch.func.vmap(lambda carry, steps, used: work.finish(sent, carry, Seen(steps, used)))
-    return finish(carry, steps, used)
+
+    def finish(carry: Tree, steps: Tensor, used: Tensor) -> tuple[tuple[Any, ...], Tree]:
+        update, kept = work.finish(sent, carry, Seen(steps, used))
+        # A mapped program returns tensors only.
+        return (update.value, update.weight, update.counts), kept
+
+    found, states = torch.func.vmap(finish)(carry, steps, used)
+    return Update(*found), states
 
 
 def _put(leaf: Tensor, places: slice | Tensor, new: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Setting
 from folkmoot.core.errors import InfrastructureError
 from folkmoot.core.tree import Tree
-from folkmoot.engines.collect import merged, nothing, upload_bytes
+from folkmoot.engines.collect import merged, nothing
 from folkmoot.engines.shared import receive, send, shared_like
 from folkmoot.engines.stream import Advance, Block, Stream, eagerly, one_thread
 from folkmoot.engines.tasks import example, in_precision
@@ -71,9 +71,9 @@ class Forked:
         task = in_precision(task, self.setting)
         place = self._place(task, state)
         template = self._known[place].template
-        collected, each_bytes = nothing(template), upload_bytes(template)
+        collected = nothing(template)
         for block in self._blocks(place, state, cohort, own):
-            collected = merged(collected, block, each_bytes)
+            collected = merged(collected, block)
         return collected
 
     def stream(
@@ -149,7 +149,7 @@ class Forked:
         """Yield finished blocks in the cohort's order: sums, or single updates without a state."""
         known = self._known[known_at]
         todo = fold.blocks(fold.ascending(cohort.clients))
-        header = {"task": known_at, "cohort": cohort._replace(clients=())._asdict()}
+        header = {"task": known_at, "cohort": cohort._replace(clients=(), steps={})._asdict()}
         if state:
             # Bounds tell of the cohort's size, which a Poisson draw changes in every round.
             header["bounds"] = list(state.bounds)
@@ -173,7 +173,9 @@ class Forked:
                         left.remove(place)
                         slot = free_slots.pop()
                         busy[worker].append((place, slot))
-                        message = {**header, "slot": slot, "clients": list(todo[place])}
+                        asked = list(todo[place])
+                        limits = [(c, cohort.steps[c]) for c in asked if c in cohort.steps]
+                        message = {**header, "slot": slot, "clients": asked, "steps": limits}
                         self._hand_out(worker, message, codec, own)
                     for worker, answer, tree in self._answers(busy, todo):
                         finished, slot = busy[worker].pop(0)

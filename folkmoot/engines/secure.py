@@ -155,7 +155,7 @@ class SecureSums:
             {c: kept for one in found.values() for c, kept in one.own.items()},
             [left for one in found.values() for left in one.left_out],
             sum(one.client_s for one in found.values()),
-            sum(one.upload_bytes for one in found.values()),
+            {c: size for one in found.values() for c, size in one.uploads.items()},
         )
 
 

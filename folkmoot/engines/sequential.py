@@ -11,7 +11,7 @@ from folkmoot.core.aggregator import State, Update
 from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Opener, Setting
 from folkmoot.core.tree import Tree
-from folkmoot.engines.collect import merged, nothing, upload_bytes
+from folkmoot.engines.collect import merged, nothing
 from folkmoot.engines.stream import Advance, Block, Stream, eagerly, one_thread
 from folkmoot.engines.tasks import example, in_precision
 from folkmoot.engines.watched import watched
@@ -49,7 +49,7 @@ class Sequential:
                     return self._stream.block(task, state, cohort, clients, own, expected, total)
 
                 block = watched(task, train)
-                collected = merged(collected, block, upload_bytes(template))
+                collected = merged(collected, block)
         return collected
 
     def stream(

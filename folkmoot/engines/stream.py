@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from folkmoot.aggregators.faults import differences, fault, is_finite, misfit, not_finite
+from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Sum, Update
 from folkmoot.core.algorithm import Batch, LocalWork, Seen, Task
 from folkmoot.core.engine import ClientId, Cohort, LeftOut, Setting
 from folkmoot.core.tree import Tree
-from folkmoot.engines.batches import Cut, Draws, batches, cut, draw, rows
+from folkmoot.engines.batches import Cut, Draws, at_most, batches, cut, draw, rows
 from folkmoot.engines.clock import now
 from folkmoot.engines.held import Skipped, held
 from folkmoot.engines.memory import places, refuse_written, versions
@@ -33,6 +34,8 @@ class Block(NamedTuple):
     own: dict[ClientId, Tree]
     left_out: list[LeftOut]
     client_s: float
+    uploads: dict[ClientId, int]
+    """Bytes in which each answer travelled that is in the sum."""
 
 
 @contextmanager
@@ -85,7 +88,7 @@ class Stream:
         """
         keep: dict[ClientId, Tree] = {}
         left_out: list[LeftOut] = []
-        client_s = 0.0
+        client_s, uploads = 0.0, dict[ClientId, int]()
         encode_key = rng.derive(
             self.setting.seed, round=cohort.round, purpose=cohort.purpose("encode")
         )
@@ -114,10 +117,11 @@ class Stream:
                 left_out.append(LeftOut(client, cohort.round, reason))
                 continue
             total = fold.add(total, encoded)
+            uploads[client] = upload_bytes(encoded)
             if new_own:
                 keep[client] = self._lasting(new_own)
         if look or is_finite(total.value):
-            return Block(total, keep, left_out, client_s)
+            return Block(total, keep, left_out, client_s, uploads)
         for leaf in trees.leaves(total.value) + trees.leaves(total.counts):
             leaf.zero_()
         empty = Sum(total.value, 0.0, total.counts, 0)
@@ -200,7 +204,9 @@ class Stream:
             self.setting.seed, round=cohort.round, purpose=cohort.purpose(task.work.name)
         )
         keys = [rng.of_client(base, client) for client in clients]
-        cuts = [cut(size, task.work.plan, needs_pairs(task.work)) for size in sizes]
+        whole = [cut(size, task.work.plan, needs_pairs(task.work)) for size in sizes]
+        limits = map(cohort.steps.get, clients)
+        cuts = [at_most(one, limit) for one, limit in zip(whole, limits, strict=True)]
         return list(zip(cuts, draw(keys, cuts), strict=True))
 
     def _plan(
@@ -212,7 +218,8 @@ class Stream:
             client=client,
             purpose=cohort.purpose(task.work.name),
         )
-        one = cut(examples, task.work.plan, needs_pairs(task.work))
+        whole = cut(examples, task.work.plan, needs_pairs(task.work))
+        one = at_most(whole, cohort.steps.get(client))
         return one, draw([key], [one])[0]
 
     def _private(self, work: LocalWork, carry: Tree, sent: Tree, own: Tree) -> Tree:

@@ -18,7 +18,7 @@ from folkmoot.core.algorithm import Task
 from folkmoot.core.engine import ClientId, Cohort, Collected, LeftOut, Setting
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.engines.collect import merged, nothing, upload_bytes
+from folkmoot.engines.collect import merged, nothing
 from folkmoot.engines.stream import Stream
 from folkmoot.engines.tasks import example, in_precision
 from folkmoot.local.dropout import generator_state, has_moved
@@ -67,7 +67,7 @@ class Threaded:
 
         collected = nothing(template)
         for done in self._in_order(block, fold.blocks(fold.ascending(cohort.clients))):
-            collected = merged(collected, done, upload_bytes(template))
+            collected = merged(collected, done)
         return collected
 
     def stream(

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
@@ -23,7 +24,7 @@ from folkmoot.core.errors import positive
 from folkmoot.core.tree import Tree
 from folkmoot.engines.chunk import add_rows, gather, row, sound, train_together
 from folkmoot.engines.clock import now
-from folkmoot.engines.collect import nothing, upload_bytes
+from folkmoot.engines.collect import nothing
 from folkmoot.engines.fallback import DRAWN, UnfitError, cause
 from folkmoot.engines.padding import may_pad
 from folkmoot.engines.sequential import Sequential
@@ -197,17 +198,21 @@ class Vectorized:
         client_s = now() - begun
         good, faulty = sound(updates, expected)
         left_out += [LeftOut(chunk.clients[at], cohort.round, why) for at, why in faulty.items()]
-        total = collected.total
+        total, uploads = collected.total, collected.uploads
         if state.codec:
             encode_key = rng.derive(
                 self.setting.seed, round=cohort.round, purpose=cohort.purpose("encode")
             )
             for at in sorted(good, key=lambda at: chunk.clients[at]):
                 key = rng.of_client(encode_key, chunk.clients[at])
-                total = fold.add(total, task.aggregator.encode(state, row(updates, at), key))
+                one = task.aggregator.encode(state, row(updates, at), key)
+                total = fold.add(total, one)
+                uploads[chunk.clients[at]] = upload_bytes(one)
         else:
             encoded = task.aggregator.encode(state, updates, 0)
             total = add_rows(total, encoded, good, len(chunk.clients))
+            each_bytes = upload_bytes(expected)
+            uploads.update({chunk.clients[at]: each_bytes for at in good})
         kept = {
             chunk.clients[at]: trees.map(lambda leaf, at=at: leaf[at].clone(), states)
             for at in (good if states else [])
@@ -217,5 +222,5 @@ class Vectorized:
             {**collected.own, **kept},
             collected.left_out + left_out,
             collected.client_s + client_s,
-            collected.upload_bytes + len(good) * upload_bytes(expected),
+            uploads,
         )

@@ -101,7 +101,8 @@ def _answer(
 ) -> tuple[dict[str, Any], Tree]:
     """Do one block, as sums into a slot or as single updates."""
     clients = message["clients"]
-    cohort = Cohort(**{**message["cohort"], "clients": tuple(clients)})
+    steps = dict(message["steps"])
+    cohort = Cohort(**{**message["cohort"], "clients": tuple(clients), "steps": steps})
     states = private.get("own", {})
     own = {clients[int(place)]: state for place, state in states.items()}
     if known.state is None:
@@ -123,6 +124,7 @@ def _answer(
         "count": block.total.count,
         "client_s": block.client_s,
         "left_out": [[left.client, left.reason] for left in block.left_out],
+        "uploads": list(block.uploads.items()),
     }
     return header, {f"{clients.index(client)}": state for client, state in block.own.items()}
 
@@ -134,7 +136,8 @@ def block_of(
     total = Sum(slot["value"], answer["weight"], slot["counts"], answer["count"])
     own = {clients[int(place)]: state for place, state in tree.items()}
     left_out = [LeftOut(client, round, reason) for client, reason in answer["left_out"]]
-    return Block(total, own, left_out, answer["client_s"])
+    uploads = dict(answer["uploads"])
+    return Block(total, own, left_out, answer["client_s"], uploads)
 
 
 def _single_updates(

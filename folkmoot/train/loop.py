@@ -8,15 +8,15 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from folkmoot.aggregators.faults import not_finite
+from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Sum, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
 from folkmoot.core.codec import public
-from folkmoot.core.engine import Cohort, Collected, Engine, LeftOut
+from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import one_thread
 from folkmoot.engines.tasks import example
 from folkmoot.local.parts import PARTS
@@ -25,7 +25,7 @@ from folkmoot.train.laid_out import laid_out, remembered
 from folkmoot.train.releases import Decoded
 from folkmoot.train.states import ClientStates
 
-_UNASKED = (Collected(Sum({}, 0.0, {}, 0), {}, [], 0.0, 0), None)
+_UNASKED = (Collected(Sum({}, 0.0, {}, 0), {}, [], 0.0, {}), None)
 
 
 class Snapshot(NamedTuple):
@@ -225,16 +225,17 @@ def _ask(
         return collected, collected.total
     updates: list[Update] = []
     left_out: list[LeftOut] = []
+    uploads: dict[ClientId, int] = {}
     base = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("encode"))
     for client, found in engine.stream(task, cohort, own):
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:
             updates.append(task.aggregator.encode(state, found, rng.of_client(base, client)))
+            uploads[client] = upload_bytes(updates[-1])
     encoded = task.aggregator.encode(state, example(task), 0)
     total = fold.zero(encoded)._replace(count=len(updates))
-    sent_bytes = len(updates) * upload_bytes(encoded)
-    return Collected(total, {}, left_out, 0.0, sent_bytes), updates
+    return Collected(total, {}, left_out, 0.0, uploads), updates
 
 
 def _added(report: RoundReport, collected: Collected, task: Task, cohort: Cohort) -> RoundReport:
@@ -243,7 +244,7 @@ def _added(report: RoundReport, collected: Collected, task: Task, cohort: Cohort
         answered=collected.total.count,
         left_out=report.left_out + collected.left_out,
         client_s=report.client_s + collected.client_s,
-        upload_bytes=report.upload_bytes + collected.upload_bytes,
+        upload_bytes=report.upload_bytes + sum(collected.uploads.values()),
         download_bytes=report.download_bytes + down,
     )
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from folkmoot.aggregators.faults import fault
+from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import State, Update
@@ -22,7 +23,6 @@ from folkmoot.core.rng import as_tensor
 from folkmoot.core.tree import Tree
 from folkmoot.engines.batches import cut
 from folkmoot.engines.clock import now
-from folkmoot.engines.collect import upload_bytes
 from folkmoot.engines.stream import Stream, needs_pairs, one_thread
 from folkmoot.engines.tasks import example, in_precision
 
@@ -73,7 +73,7 @@ class Probe:
         total = fold.zero(template)
         for update in self._updates(task, cohort, own, upload_bytes(template)):
             total = fold.add(total, task.aggregator.encode(state, update, 0))
-        return Collected(total, {}, [], 0.0, total.count * upload_bytes(template))
+        return Collected(total, {}, [], 0.0, dict.fromkeys(cohort.clients, upload_bytes(template)))
 
     def stream(
         self, task: Task, cohort: Cohort, own: Mapping[ClientId, Tree]

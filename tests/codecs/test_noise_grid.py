@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from folkmoot.codecs.grid import gridded, in_units, integer_bytes, integer_vector, rounded
+from folkmoot.codecs.grid import gridded, in_units, rounded
 from folkmoot.core.codec import Bounds
 from folkmoot.core.errors import SettingsError
 
@@ -72,18 +72,6 @@ def test_rounding_is_exact_on_each_of_its_ways(bounds):
     assert torch.equal(found, (vector.double() * state["steps"].item()).round().to(found.dtype))
     back = in_units(state, found.double())
     assert (back - vector).abs().max() <= 0.51 / state["steps"].item() + 1e-7
-
-
-@pytest.mark.parametrize("clients", [10, 10**6])
-def test_integers_are_packed_as_they_are(clients):
-    state, _ = gridded("stage", BOUNDS._replace(clients=clients), 1.0)
-    sent = rounded(state, torch.rand(1_000)[::2])
-
-    data = integer_bytes(state, sent)
-
-    assert len(data) == 500 * sent.element_size()
-    assert torch.equal(integer_vector(state, data), sent)
-    assert integer_vector(state, data).dtype == sent.dtype
 
 
 def test_without_noise_the_grid_is_a_million_times_finer_than_the_bound():

@@ -192,11 +192,8 @@ def test_a_noisy_number_takes_no_more_bytes(build, masses, more, dtype, width):
     state, _ = ready(codec)
     sent = codec.encode(state, zeros(dtype), 0)
 
-    packed = codec.pack(state, sent)
-
-    assert len(packed) == width * SIZE
-    assert torch.equal(codec.unpack(state, packed), sent)
-    assert codec.unpack(state, packed).dtype == dtype
+    assert codec.pack is None
+    assert (sent.dtype, sent.numel() * sent.element_size()) == (dtype, width * SIZE)
 
 
 # What is refused

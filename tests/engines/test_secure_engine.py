@@ -54,7 +54,7 @@ def test_the_protocol_gives_the_bits_of_the_plain_modular_sum(threat, bad):
     assert played.total.count == plain.total.count == 12 - len(bad)
     for name, leaf in plain.total.value.items():
         assert torch.equal(leaf, played.total.value[name]) and leaf.any()
-    assert played.upload_bytes == plain.upload_bytes
+    assert played.uploads == plain.uploads
     assert sorted(left.client for left in played.left_out) == list(bad)
 
 
