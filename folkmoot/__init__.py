@@ -22,8 +22,10 @@ __version__ = VERSION
 _HOMES = {
     # The front door
     "DP": "folkmoot.privacy.dp:DP",
+    "Device": "folkmoot.engines.devices:Device",
     "Evaluation": "folkmoot.train.compared:Evaluation",
     "Secure": "folkmoot.secagg.secure:Secure",
+    "Fleet": "folkmoot.engines.fleet:Fleet",
     "Result": "folkmoot.train.result:Result",
     "check": "folkmoot.train.check:check",
     "evaluate": "folkmoot.evaluation:evaluate",
@@ -72,6 +74,7 @@ _HOMES = {
     "codecs": "folkmoot.codecs",
     "data": "folkmoot.data",
     "engines": "folkmoot.engines",
+    "fleets": "folkmoot.engines.fleets",
     "local": "folkmoot.local",
     "metrics": "folkmoot.local.metrics",
     "optimizers": "folkmoot.optimizers",
