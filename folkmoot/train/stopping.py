@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from folkmoot.core.errors import SettingsError, did_you_mean, positive
+from folkmoot.train.monitor import falls, watch
 
 Row = dict[str, Any]
 Stop = Callable[[Sequence[Row]], str | bool | None]
@@ -101,13 +102,38 @@ def target(metric: str, value: float, *, better: str | None = None) -> Stop:
     return stop
 
 
+def converged(evaluations: int = 2) -> Stop:
+    """Stop when the monitor finds that nothing more will come of the run, and say what it found.
+
+    It looks for a stall, for clients that drift apart and for divergence, and needs no metric's
+    name and no number to be tuned; a stall is told after 20 evaluations at the earliest.
+
+    Args:
+        evaluations: Evaluations in a row that must find the same.
+    """
+    positive(evaluations=evaluations)
+
+    def stop(history: Sequence[Row]) -> str | None:
+        ends = [place for place, row in enumerate(history, 1) if row.get("evaluated")]
+        if len(ends) < evaluations:
+            return None
+        found = watch(history)
+        if found is None:
+            return None
+        before = [watch(history[:end]) for end in ends[-evaluations:-1]]
+        same = all(earlier and earlier.what == found.what for earlier in before)
+        return f"{found.what}: {found.sentence}" if same else None
+
+    return stop
+
+
 def _falls(metric: str, better: str | None) -> bool:
     """Tell whether a smaller value is better, by argument or by the metric's name."""
     if better not in (None, "higher", "lower"):
         raise SettingsError(f'better must be "higher" or "lower", but is {better!r}.')
     if better:
         return better == "lower"
-    return any(word in metric for word in ("loss", "rmse", "mae", "perplexity", "error"))
+    return falls(metric)
 
 
 def _value(row: Row, metric: str) -> float:
