@@ -62,7 +62,7 @@ def phones(
     - Availability: 4 times as many at the peak as at the trough [Bonawitz 2019, for phones in the
       time zones of one country]: half of the phones are charged around 22:30, half at an hour of
       their own; on 60 % of the days, for 7 hours on average; four zones [assumed, so that the
-      swing is 4]. 34 % are there at the peak, about 2:00, and 9 % at the trough, about 15:30. Each
+      swing is 4]. 35 % are there at the peak, about 1:30, and 9 % at the trough, about 15:30. Each
       phone keeps its habit, so some are heard by day only [participant bias, Yang 2021].
     - Drop-out: 8 % of attempts, 6 to 10 % by device [Bonawitz 2019]. Theirs includes windows that
       close during an attempt; here those come on top.

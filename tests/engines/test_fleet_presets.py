@@ -82,14 +82,15 @@ def test_phones_are_there_as_often_as_their_habits_say(drawn, hour):
 
 
 def test_four_times_as_many_phones_at_the_peak_as_at_the_trough(drawn):
-    by_hour = [share(drawn["phones"], hour) for hour in np.arange(0, 24, 0.5)]
+    by_hour = [expected_phones(hour) for hour in np.arange(0, 16.5, 0.5)]
 
-    assert max(by_hour) == pytest.approx(0.34, abs=0.01)
-    assert min(by_hour) == pytest.approx(
-        0.0875, abs=0.005
-    )  # 0.6 * 0.5 * 7 / 24: no night's is open
-    assert max(by_hour) / min(by_hour) == pytest.approx(4, abs=0.25)
-    assert np.argmax(by_hour) / 2 == pytest.approx(2, abs=1)
+    assert np.argmax(by_hour) / 2 == 1.5
+    assert by_hour[31] == min(by_hour) == pytest.approx(0.0875)  # 15:30, when no night's is open
+    assert max(by_hour) == pytest.approx(0.35, abs=0.005)
+    assert max(by_hour) / min(by_hour) == pytest.approx(4, abs=0.1)
+    # 4 standard errors are at most 4 * sqrt(0.35 * 0.65 / 100,000) = 0.006.
+    assert share(drawn["phones"], 1.5) == pytest.approx(max(by_hour), abs=0.0075)
+    assert share(drawn["phones"], 15.5) == pytest.approx(min(by_hour), abs=0.004)
 
 
 def test_some_phones_are_never_heard_at_night(drawn):
