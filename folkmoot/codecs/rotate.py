@@ -18,21 +18,27 @@ import torch
 from torch import Tensor
 
 from folkmoot.codecs.grid import refuse_noisy
+from folkmoot.codecs.lossy import lossy
 from folkmoot.core import rng
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.tree import Tree
 
 FLATNESS = 8.0
 """t: of 10^9 coordinates none is longer with a chance of 1 - 10^-4."""
-_BITS = 5
-"""A transform of 2^k is done as products with matrices of 2^5: few passes, in fast kernels."""
+_BITS = 4
+"""A transform of 2^k is done as products with matrices of 2^4: few passes, and few operations."""
+_CACHED_BITS = 16
+"""Vectors of so many bits, and a spare one, fit into a core's cache."""
 _ROUNDING = 2.0**-12
-"""Share by which a float32 rotation may lengthen a vector: 33 * 2^-24 * sqrt(32) for each of at
-most 2 * 7 products."""
+"""Share by which a float32 rotation may lengthen a vector: 17 * 2^-24 * sqrt(16) for each of at
+most 2 * 8 products."""
 
 
 def rotate() -> Codec:
     """Rotate each vector by signs and a Hadamard transform that all clients of a round share.
+
+    In front of a stage that packs vectors each client has signs of its own: errors of equal signs
+    would add up in the mean.
 
     What this does to the bounds: `l2` grows by 2^-12 for rounding; `largest` becomes what hardly
     any coordinate will exceed, 8 `l2` / sqrt(2^k) for the largest 2^k within the size.
@@ -45,10 +51,7 @@ def rotate() -> Codec:
     """
 
     def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
-        refuse_noisy("rotate", bounds)
-        largest = FLATNESS * bounds.l2 / math.sqrt(max(_block(bounds.size), 1))
-        grown = bounds.l2 * (1 + _ROUNDING)
-        return {"turn": torch.tensor(0)}, bounds._replace(l2=grown, largest=min(largest, grown))
+        return {"turn": torch.tensor(0)}, _behind(bounds)
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
         return rotated(vector, int(state["turn"]))
@@ -57,11 +60,34 @@ def rotate() -> Codec:
         turn = int(state["turn"])
         return rotated_back(total.float(), turn), {"turn": torch.tensor(turn + 1)}
 
-    return Codec("rotate", init, encode, decode)
+    return Codec("rotate", init, encode, decode, own=_own())
+
+
+def _own() -> Codec:
+    """Build the stage whose signs follow from the client's key."""
+
+    def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
+        return {}, _behind(bounds)
+
+    def pack(state: Tree, vector: Tensor, key: int) -> Tree:
+        return {"vector": rotated(vector, key)}
+
+    def unpack(state: Tree, message: Tree, key: int) -> Tensor:
+        return rotated_back(message["vector"], key)
+
+    return lossy("rotate", init, pack, unpack)
+
+
+def _behind(bounds: Bounds) -> Bounds:
+    """Return what is known of rotated vectors."""
+    refuse_noisy("rotate", bounds)
+    largest = FLATNESS * bounds.l2 / math.sqrt(max(_block(bounds.size), 1))
+    grown = bounds.l2 * (1 + _ROUNDING)
+    return bounds._replace(l2=grown, largest=min(largest, grown))
 
 
 def rotated(vector: Tensor, turn: int) -> Tensor:
-    """Return a float32 vector rotated by the signs of a turn, in memory of its own."""
+    """Return a float32 vector rotated by the signs of a turn or key, in memory of its own."""
     size, block = len(vector), _block(len(vector))
     if size < 2:
         return vector.clone()
@@ -92,17 +118,42 @@ def hadamard(vector: Tensor) -> Tensor:
     It is the Kronecker product of small ones, each of which acts on some digits of the index.
     """
     bits, left = len(vector).bit_length() - 1, 1
+    found = vector
+    while bits > _CACHED_BITS:
+        taken = min(bits - _CACHED_BITS, _BITS)
+        bits -= taken
+        found = _product(found, left, taken, torch.empty_like(found))
+        left <<= taken
+    found = vector.clone() if found is vector else found
+    spare = torch.empty(1 << bits, dtype=vector.dtype)
+    for part in found.view(left, -1):
+        _transform(part, spare)
+    return found
+
+
+def _transform(vector: Tensor, spare: Tensor) -> None:
+    """Transform a vector that fits into a core's cache where it is."""
+    bits, left, here, there = len(vector).bit_length() - 1, 1, vector, spare
     while bits:
         taken = min(bits, _BITS)
         bits -= taken
-        matrix = _matrix(taken, vector.dtype)
-        parts = vector.view(left, 1 << taken, 1 << bits)
-        if bits:
-            vector = torch.matmul(matrix, parts).view(-1)
-        else:
-            vector = torch.mm(parts.view(left, -1), matrix).view(-1)
+        here, there = _product(here, left, taken, there), here
         left <<= taken
-    return vector
+    if here is not vector:
+        vector.copy_(here)
+
+
+def _product(vector: Tensor, left: int, bits: int, out: Tensor) -> Tensor:
+    """Transform along some digits of the index, behind those that count to `left`."""
+    matrix, rows = _matrix(bits, vector.dtype), 1 << bits
+    if left == 1:
+        torch.mm(matrix, vector.view(rows, -1), out=out.view(rows, -1))
+    elif left * rows == len(vector):
+        torch.mm(vector.view(left, rows), matrix, out=out.view(left, rows))
+    else:
+        several = matrix.expand(left, rows, rows)
+        torch.bmm(several, vector.view(left, rows, -1), out=out.view(left, rows, -1))
+    return out
 
 
 def _block(size: int) -> int:

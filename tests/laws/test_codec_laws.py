@@ -54,6 +54,20 @@ CODECS = {
         chain(CLIP, codecs.randomized_response(20.0, simulation=True)), 70.0, 2.0, weights=False
     ),
     "rotate": Stated(codecs.rotate(), error=2e-6, norm=2.0),
+    # Lossy: the root of the largest NMSE of 33 numbers, or twice that of the mean one.
+    "bf16": Stated(codecs.bf16(), error=2.0**-8, norm=2.0),
+    "fp16": Stated(codecs.fp16(), error=2.0**-11, norm=2.0),
+    "natural": Stated(codecs.natural(), error=1.0, norm=2.0),
+    "quantize": Stated(codecs.quantize(8), error=2 * 33**0.5 / 255, norm=2.0),
+    "qsgd": Stated(codecs.qsgd(16), error=33**0.5 / 16, norm=2.0),
+    "ternary": Stated(codecs.ternary(), error=33**0.5, norm=2.0),
+    "sign": Stated(codecs.sign(), error=1.0, norm=2.0),
+    "drive": Stated(codecs.drive(), error=1.5, norm=2.0),
+    "eden": Stated(codecs.eden(4), error=0.2, norm=2.0),
+    "top_k": Stated(codecs.top_k(1 / 3), error=(2 / 3) ** 0.5, norm=2.0),
+    "random_k": Stated(codecs.random_k(1 / 3), error=2 * 2**0.5, norm=2.0),
+    "count_sketch": Stated(codecs.count_sketch(64), error=1.5, norm=2.0),
+    "entropy_coded": Stated(chain(codecs.qsgd(16), codecs.entropy_coded()), 33**0.5 / 16, 2.0),
     "to_field": Stated(chain(CLIP, codecs.to_field()), 4e-7, 2.0, weights=False),
     "gaussian_shares": Stated(in_shares(codecs.gaussian_shares), 4e-7, 2.0, weights=False),
     "skellam_shares": Stated(in_shares(codecs.skellam_shares), 4e-7, 2.0, weights=False),
@@ -61,6 +75,13 @@ CODECS = {
 CHAINS = {
     **CODECS,
     "nothing": Stated(chain(), error=0.0, norm=2.0),
+    "rotate, quantize": Stated(chain(codecs.rotate(), codecs.quantize(8)), 0.1, norm=2.0),
+    "top_k, quantize, entropy_coded": Stated(
+        chain(codecs.top_k(1 / 3), codecs.quantize(8), codecs.entropy_coded()), 1.0, norm=2.0
+    ),
+    "random_k, rotate, eden": Stated(
+        chain(codecs.random_k(1 / 3), codecs.rotate(), codecs.eden(2)), 3.0, norm=2.0
+    ),
     **{
         f"{name} behind clip": Stated(
             # Behind a clip vectors are half as long.
