@@ -33,6 +33,8 @@ _LITTLE, _NOTHING = 0.05, 1e-3
 lets us say, with two standard errors; and what counts as nothing even where there is no noise. In
 the last half of a run, a loss that falls as 1/t gains a twentieth of everything at 20 evaluations,
 and one that falls as 1/sqrt(t) at 69: until then both are heard as healthy."""
+_SURELY_WORSE = 4.0
+"""Standard errors by which a line falls that is no accident, at 50 looks a run."""
 _LEVEL = 0.05
 """Share of a metric's value that stands for its gain where it has gained nothing at all."""
 _SETTLED, _SHRINKING = 0.1, 0.8
@@ -158,10 +160,12 @@ def _standing_still(
     metrics: list[_Seen],
 ) -> Advice | None:
     """Find metrics that get no better, and say by the updates why that may be."""
-    if not metrics or not all(map(_is_stuck, metrics)):
+    stuck = [seen for seen in metrics if _is_stuck(seen)]
+    # What has never moved out of its noise, such as the accuracy of guessing, has no say.
+    if not stuck or not all(seen in stuck or _is_mute(seen) for seen in metrics):
         return None
     # The metric that people look at comes last: accuracy, after the loss.
-    seen = metrics[-1]
+    seen = stuck[-1]
     waited = _wait(len(seen.values))
     told = (
         f"{seen.column} has gained nothing in the last {waited:,} evaluations: it is "
@@ -216,15 +220,22 @@ def _drifting(history: Sequence[Mapping[str, Any]], told: str) -> Advice | None:
 
 
 def _is_stuck(seen: _Seen) -> bool:
-    """Tell whether a line through the newest values has no slope, and could hardly have one."""
+    """Tell whether a line through the newest values could hardly rise, or certainly falls."""
     values = seen.values
     if len(values) < 2 * _LEAST_WAIT:
         return False
     lately = values[-_wait(len(values)) :]
     gain, doubt = _trend(lately)
-    whole = max(np.median(lately) - values[0], _LEVEL * abs(np.median(lately)))
-    most = gain + 2 * doubt
-    return bool(most <= _NOTHING * whole or (gain <= doubt and most <= _LITTLE * whole))
+    whole = max(np.median(lately) - np.median(values[:3]), _LEVEL * abs(np.median(lately)))
+    most = max(gain, 0.0) + 2 * doubt
+    is_flat = most <= _NOTHING * whole or (gain <= doubt and most <= _LITTLE * whole)
+    return bool(is_flat or gain < -_SURELY_WORSE * doubt)
+
+
+def _is_mute(seen: _Seen) -> bool:
+    """Tell whether a metric is all noise: a line through the whole of it does not rise."""
+    gain, doubt = _trend(seen.values) if len(seen.values) > 2 else (0.0, 0.0)
+    return gain <= doubt
 
 
 def _trend(values: NDArray[Any]) -> tuple[float, float]:

@@ -112,7 +112,7 @@ def test_a_loss_that_never_was_a_number_is_not():
     assert watch(rows(test_loss=[math.nan, math.nan])) is None
 
 
-def stalled(norms, noise=0.02, **more):
+def stalled(norms, noise=0.01, **more):
     """A run that learns for ten rounds, and then no more."""
     left = np.maximum(0.0, 1 - T / 10)
     return rows(
@@ -165,6 +165,28 @@ def test_noise_that_could_hide_progress_is_no_stall():
     # Two standard errors of what a line gains over 25 values: 2 * 0.2 * sqrt(12 / 25) = 0.28, far
     # more than a twentieth of the 0.7 that accuracy has gained.
     assert watch(stalled(np.ones(50), noise=0.2)) is None
+
+
+def test_an_overfit_run_is_a_stall_with_its_best_round():
+    left = np.maximum(0.0, 1 - T / 10)
+    history = rows(
+        test_loss=0.5 + 2 * left + np.maximum(0, T - 10) / 100, update_norm=np.full(50, 0.4)
+    )
+
+    found = watch(history)
+
+    assert found.what == "stalled"
+    assert "it is 0.9, and was 0.5 in round 10" in found.sentence
+
+
+def test_a_metric_that_never_leaves_its_noise_has_no_say():
+    # Of ten classes: the loss stays at that of guessing, accuracy at 0.1, up and down by a tenth.
+    guessing = 0.1 + 0.01 * np.cos(np.pi * (T - 1) / 2)
+    flat = np.full(50, 2.303)
+
+    assert watch(rows(test_loss=flat, test_accuracy=guessing)).what == "stalled"
+    assert watch(rows(test_loss=flat, test_accuracy=guessing + T / 1000)) is None
+    assert watch(rows(test_accuracy=guessing)) is None
 
 
 def test_a_stall_is_told_after_20_evaluations_at_the_earliest():
