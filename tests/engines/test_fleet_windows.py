@@ -108,6 +108,31 @@ def test_windows_of_a_trace_by_hand():
     assert devices.available(800).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("period", [400.1, 7e3 / 9, 1e4 / 3])
+def test_rounding_does_not_choose_another_window(period):
+    fleet = Fleet(DATA / "windows.csv", devices=DEVICE, repeat_s=period)
+    devices = fleet.roster(["kitchen"], seed=0, flops_per_example=None, model_bytes=1.0)
+    t = 0.0
+
+    for _ in range(1000):  # 100 to 250 and 300 to 400 of every period.
+        t = devices.next_start(0, t)
+        assert devices.is_available(0, t) and not devices.is_available(0, before(t))
+        t = devices.until(0, t)
+        assert devices.is_available(0, before(t)) and not devices.is_available(0, t)
+    assert t == pytest.approx(499 * period + 400)
+
+
+@pytest.mark.parametrize("kind", [Sessions(slot_s=60.0, chance=1.0), Upkeep(60.0, 20.0)])
+def test_no_window_lies_within_a_second_of_its_slots_edge(kind):
+    fleet = Fleet(kind, devices=DEVICE)
+    devices = fleet.roster(range(10_000), seed=0, flops_per_example=None, model_bytes=1.0)
+
+    opens, closes = devices.presence.at(0.0)
+
+    assert ((opens - devices.presence.own) % 60 > 1 - 1e-9).all()
+    assert ((closes - devices.presence.own) % 60 < 59 + 1e-9).all()
+
+
 def test_a_trace_that_ends_is_never_there_again():
     fleet = Fleet(DATA / "windows.csv", devices=DEVICE, repeat_s=math.inf)
     devices = fleet.roster(["cellar"], seed=0, flops_per_example=None, model_bytes=1.0)
