@@ -49,7 +49,7 @@ class Advice(NamedTuple):
     what: str
     """"diverging", "stalled" or "drifting apart"."""
     sentence: str
-    """With its numbers, as part of a longer sentence: no capital, no full stop."""
+    """What it is, its numbers, and what to do: no capital and no full stop."""
 
 
 class _Seen(NamedTuple):
@@ -86,16 +86,19 @@ def watch(history: Sequence[Mapping[str, Any]]) -> Advice | None:
     )
 
 
-def last_advice(history: Sequence[Mapping[str, Any]]) -> Advice | None:
-    """Return the advice that the last evaluated round of a stored history holds, or None."""
-    none: Mapping[str, Any] = {}
-    row = next((row for row in reversed(history) if row.get("evaluated")), none)
-    return Advice(*row["advice"]) if row.get("advice") else None
+def last_advice(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the advice that the last evaluated round of a history holds, or None."""
+    evaluated = (row for row in reversed(history) if row.get("evaluated"))
+    return next((row.get("advice") for row in evaluated), None)
 
 
 def falls(metric: str) -> bool:
     """Tell by a metric's name whether a smaller value is better."""
     return any(word in metric for word in ("loss", "rmse", "mae", "perplexity", "error"))
+
+
+def _advice(what: str, sentence: str) -> Advice:
+    return Advice(what, f"{what}: {sentence}")
 
 
 def _overflown(history: Sequence[Mapping[str, Any]]) -> Advice | None:
@@ -105,7 +108,7 @@ def _overflown(history: Sequence[Mapping[str, Any]]) -> Advice | None:
         found = [row[column] for row in rows if row.get(column) is not None]
         if len(found) > 1 and math.isfinite(found[0]) and not math.isfinite(found[-1]):
             before = next(value for value in reversed(found) if math.isfinite(value))
-            return Advice(
+            return _advice(
                 "diverging",
                 f"{column} is {found[-1]} and was {before:.4g} before: lower the learning rate, of "
                 "clients or of the server, or clip gradients (clip_gradient=)",
@@ -136,7 +139,7 @@ def _diverging(norms: tuple[NDArray[Any], NDArray[Any]], metrics: list[_Seen]) -
                 f", and {seen.column} is {seen.shown(-1)} after {seen.shown(seen.best)} in round "
                 f"{seen.rounds[seen.best]:,}"
             )
-        return Advice(
+        return _advice(
             "diverging",
             f"the mean update has grown {growth:.2g} times over {span[-1] - span[0]:,} rounds, to "
             f"{lengths[-1]:.3g}{worse}: lower the learning rate, of clients or of the server, or "
@@ -162,7 +165,8 @@ def _standing_still(
     """Find metrics that get no better, and say by the updates why that may be."""
     stuck = [seen for seen in metrics if _is_stuck(seen)]
     # What has never moved out of its noise, such as the accuracy of guessing, has no say.
-    if not stuck or not all(seen in stuck or _is_mute(seen) for seen in metrics):
+    moving = [seen for seen in metrics if not _is_stuck(seen) and not _is_mute(seen)]
+    if moving or not stuck:
         return None
     # The metric that people look at comes last: accuracy, after the loss.
     seen = stuck[-1]
@@ -175,10 +179,10 @@ def _standing_still(
     begun = seen.rounds[-waited]
     lately = lengths[rounds > begun]
     if len(lately) < 4:
-        return Advice("stalled", f"{told}: stop here, or change the learning rate")
+        return _advice("stalled", f"{told}: stop here, or change the learning rate")
     first, now = np.median(lengths[: max(3, len(lengths) // 10)]), np.median(lately)
     if now <= _SETTLED * first:
-        return Advice(
+        return _advice(
             "stalled",
             f"{told}, and the mean update is {now:.3g} after {first:.3g} at first: the run has "
             "converged, so stop here",
@@ -186,7 +190,7 @@ def _standing_still(
     half = len(lately) // 2
     if np.median(lately[half:]) < _SHRINKING * np.median(lately[:half]):
         return None  # It still settles.
-    return _drifting(history, told) or Advice(
+    return _drifting(history, told) or _advice(
         "stalled",
         f"{told}, though the mean update is still {now:.3g} long, after {first:.3g} at first: the "
         "steps are too long to get closer, so lower the learning rate, ask more clients a round, "
@@ -210,12 +214,12 @@ def _drifting(history: Sequence[Mapping[str, Any]], told: str) -> Advice | None:
     own, own_first = np.median(lengths[-third:]), np.median(lengths[:third])
     if share < _APART or now < _RISEN * at_first or own < _STILL_LONG * own_first:
         return None
-    return Advice(
+    return _advice(
         "drifting apart",
-        f"{told}, and clients pull apart: the diversity of their updates is {now:.3g} after "
+        f"{told}, and the diversity of updates is {now:.3g} after "
         f"{at_first:.3g} at first (1 is all alike, {np.median(answers[-third:]):.0f} unrelated), "
-        f"and each is still {own:.3g} long, after {own_first:.3g}: do fewer local epochs, keep "
-        "clients near (fm.fedprox) or correct their drift (fm.scaffold)",
+        f"and a client's is still {own:.3g} long, after {own_first:.3g}: do fewer local epochs, "
+        "keep clients near (fm.fedprox) or correct their drift (fm.scaffold)",
     )
 
 

@@ -122,7 +122,7 @@ def converged(evaluations: int = 2) -> Stop:
             return None
         before = [watch(history[:end]) for end in ends[-evaluations:-1]]
         same = all(earlier and earlier.what == found.what for earlier in before)
-        return f"{found.what}: {found.sentence}" if same else None
+        return found.sentence if same else None
 
     return stop
 
