@@ -63,7 +63,9 @@ def entropy_coded() -> Codec:
         plain = _inflated(data[1:], most) if first >= _CODED else data[1:]
         if len(plain) != most:
             raise ClientError(f"entropy_coded() waits for {most} bytes, but {len(plain)} arrived.")
-        return torch.frombuffer(bytearray(plain), dtype=dtype) if most else torch.zeros(0)
+        if not most:
+            return torch.zeros(0, dtype=dtype)
+        return torch.frombuffer(bytearray(plain), dtype=dtype)
 
     return lossy("entropy_coded", init, pack, unpack)
 

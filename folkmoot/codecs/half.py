@@ -18,16 +18,18 @@ from folkmoot.core.tree import Tree
 _TOP_EXPONENT = 15
 """Largest numbers are brought to [2^14, 2^15); half precision ends at 65,504."""
 _MOST_EXPONENT = 126
+_TINY_STEP = 2.0**-133
+"""Of bfloat16, below 2^-126."""
 
 
 def bf16() -> Codec:
     """Round each number to bfloat16.
 
     Biased by rounding to the nearest: a number moves by less than 2^-8 of itself, so NMSE is below
-    2^-16. 16 bits a number. NaN and infinities stay; so do tiny numbers. Finite ones above 3.39e38
-    become infinite.
+    2^-16; below 2^-126 it moves by up to 2^-134. 16 bits a number. NaN and infinities stay as they
+    are. Finite numbers above 3.39e38 become infinite.
 
-    What this does to the bounds: `l2` and `largest` grow by 2^-8.
+    What this does to the bounds: `l2` and `largest` grow by 2^-8, and by what tiny numbers move.
 
     Returns:
         A codec whose packed form cannot be added.
@@ -39,7 +41,8 @@ def bf16() -> Codec:
     def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
         refuse_noisy("bf16", bounds)
         grown = 1 + 2.0**-8
-        return {}, bounds._replace(l2=bounds.l2 * grown, largest=bounds.largest * grown)
+        l2 = bounds.l2 * grown + _TINY_STEP * math.sqrt(bounds.size)
+        return {}, bounds._replace(l2=l2, largest=bounds.largest * grown + _TINY_STEP)
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
         return {"vector": vector.bfloat16()}

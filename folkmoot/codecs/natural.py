@@ -5,6 +5,8 @@ MSML 2022, arXiv:1905.10988. In float32 that is an addition: random bits are add
 which then is cut off, and the exponent has taken the carry with the right chance.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from folkmoot.core.tree import Tree
 
 _FRACTION, _BITS = 23, 9
 _LOT_BITS = 16
+_LEAST = 2.0**-126
 _INFINITY = np.uint32(0x7F800000)
 
 
@@ -28,7 +31,7 @@ def natural() -> Codec:
     bits a number, and nothing else: small numbers keep their relative precision beside large ones.
     NaN becomes infinite; numbers above 2^127 may.
 
-    What this does to the bounds: `l2` and `largest` double.
+    What this does to the bounds: `l2` and `largest` double, and grow by what tiny numbers move.
 
     Returns:
         A codec whose packed form cannot be added.
@@ -42,7 +45,8 @@ def natural() -> Codec:
     def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
         refuse_noisy("natural", bounds)
         state = {"size": torch.tensor(bounds.size)}
-        return state, bounds._replace(l2=2 * bounds.l2, largest=2 * bounds.largest)
+        l2 = 2 * bounds.l2 + _LEAST * math.sqrt(bounds.size)
+        return state, bounds._replace(l2=l2, largest=2 * bounds.largest + _LEAST)
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
         key = rng.mix(key ^ rng.label("natural"))

@@ -22,7 +22,7 @@ def largest(values: np.ndarray, number: int) -> np.ndarray:
 
     Args:
         values: (size,), of any dtype that has an order, without NaN.
-        number: From 0 to size.
+        number: At least 1; where there are fewer, all are taken.
     """
     if number >= len(values):
         return np.arange(len(values))
