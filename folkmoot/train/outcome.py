@@ -11,6 +11,7 @@ from folkmoot.core.tree import Tree
 from folkmoot.train.environment import environment, peak_memory_bytes
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.guarantee import Guarantee, guarantee_of
+from folkmoot.train.participation import NeverHeard, Roll, Traffic
 from folkmoot.train.stopping import Best, Row
 
 METRICS = ("test_", "clients_")
@@ -26,13 +27,6 @@ class Times(NamedTuple):
     evaluation_s: float
     overhead_s: float
     """All other seconds of the rounds: handing out, adding, waiting, the server's step."""
-
-
-class Traffic(NamedTuple):
-    """Bytes that a deployment would have moved, over all rounds and clients."""
-
-    upload_bytes: int
-    download_bytes: int
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -60,6 +54,11 @@ class Outcome:
     """The global model of the best evaluated round; `state_dict` itself where that is the same."""
     state: Tree = field(default_factory=dict)
     """The algorithm's whole last state."""
+    roll: Roll | None = None
+    """The population, and how often each was asked and heard; None in a private run."""
+    passes: float | None = None
+    """How often clients have gone through all examples, counting answers that arrived; None where
+    numbers of examples, or who took part, are not known."""
 
     @property
     def name(self) -> str:
@@ -95,9 +94,21 @@ class Outcome:
 
     @property
     def traffic(self) -> Traffic:
-        """Bytes up and down."""
-        up = sum(row["upload_bytes"] for row in self.history)
-        return Traffic(up, sum(row["download_bytes"] for row in self.history))
+        """Bytes (up, down), of packed forms; also `by_round`, and `by_client`."""
+        return Traffic(self.history, self.roll)
+
+    @property
+    def participation(self) -> dict[ClientId, tuple[int, int]] | None:
+        """How often each client was asked, and how often its answer counted, by id.
+
+        None where that is not counted: in a private run, which hides who took part.
+        """
+        return None if self.roll is None else self.roll.asked_and_answered()
+
+    @property
+    def never_heard(self) -> NeverHeard | None:
+        """Clients of which no answer counted; None where that is not counted."""
+        return None if self.roll is None else self.roll.never_heard()
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -111,13 +122,25 @@ class Outcome:
     def table(self) -> list[dict[str, Any]]:
         """Return the history as a tidy table: a dict a round, all with the same columns.
 
-        Metrics are NaN in rounds that were not evaluated; `left_out` is the number of clients.
+        Metrics are NaN in rounds that were not evaluated; `left_out` is the number of clients, and
+        `staleness` the mean over answers.
         """
-        keys = dict.fromkeys(key for row in self.history for key in row)
+        keys = dict.fromkeys(key for row in self.history for key in row if key != "spans")
         # Metrics last: rounds without an evaluation would have them in the middle.
         columns = sorted(keys, key=lambda key: key.startswith(METRICS))
-        counted = [row | {"left_out": len(row["left_out"])} for row in self.history]
-        return [{key: row.get(key, math.nan) for key in columns} for row in counted]
+        missing = dict.fromkeys(columns, math.nan) | {"advice": None}
+        cells = [missing | row | _cells(row) for row in self.history]
+        return [{key: row[key] for key in columns} for row in cells]
+
+
+def _cells(row: Row) -> Row:
+    """Return one value for each list in a row."""
+    found: Row = {"left_out": len(row["left_out"])}
+    if "staleness" in row:
+        answers = sum(count for _, count in row["staleness"])
+        late = sum(staleness * count for staleness, count in row["staleness"])
+        found["staleness"] = late / answers if answers else math.nan
+    return found
 
 
 def metrics_of(row: Row) -> dict[str, float]:

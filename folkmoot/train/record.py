@@ -6,6 +6,7 @@
 | `settings.json`, `environment.json` | what was asked for; versions, machine, digests of the code |
 | `history.jsonl`, `metrics.csv` | a row a round, whole, and as a table |
 | `clients.csv` | the final model, or a client's own one, on each client's test examples |
+| `participation.csv` | how often each client was asked and heard, and its bytes |
 | `clients/` | what differs of clients' own models from the global one, where they have some |
 | `model.safetensors`, `best_model.safetensors` | state dicts; the second only where it differs |
 | `state.safetensors` | what the algorithm keeps beside the model |
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -37,10 +39,14 @@ from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.folders import write_atomically
 from folkmoot.train.outcome import METRICS, Outcome, Times
 from folkmoot.train.own_models import Leaves, read_own_models, write_own_models
+from folkmoot.train.participation import Roll
 from folkmoot.train.stopping import Best, Row
+from folkmoot.train.tally import Tally
 
 _FORMAT = 1
+_ROLL = "participation.csv"
 _INFINITIES = {None: math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_MEASURED = ("update_norm", "diversity", "virtual_s", "round_s")
 _Content = TypeVar("_Content")
 
 
@@ -48,7 +54,7 @@ def write_record(folder: Path, outcome: Outcome) -> None:
     """Write all files of a run into a folder, over those of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     # An old summary must not vouch for new files.
-    for stale in ("summary.json", "best_model.safetensors"):
+    for stale in ("summary.json", "best_model.safetensors", _ROLL):
         (folder / stale).unlink(missing_ok=True)
     best = outcome.best_state_dict
     if best is not outcome.state_dict:
@@ -64,6 +70,8 @@ def write_record(folder: Path, outcome: Outcome) -> None:
         "clients.csv": _csv_bytes(_client_rows(outcome)),
         "summary.json": _json_bytes(_summary(outcome)),
     }
+    if outcome.roll is not None:
+        files = {_ROLL: _csv_bytes(outcome.roll.rows()), **files}
     write_own_models(folder, outcome.clients)
     for name, data in files.items():
         write_atomically(folder / name, data)
@@ -92,6 +100,10 @@ def read_record(folder: Path) -> Outcome:
         state_dict=model,
         best_state_dict=_read(folder, "best_model.safetensors", _tensors) if has_best else model,
         state=_read(folder, "state.safetensors", lambda data: _state(data, model)),
+        roll=_read(folder, _ROLL, lambda data: _roll(data, identify))
+        if summary.get("never_heard")
+        else None,
+        passes=summary.get("passes"),
     )
 
 
@@ -117,7 +129,8 @@ def plain(value: Any) -> Any:
 
 
 def _summary(outcome: Outcome) -> dict[str, Any]:
-    integers = all(isinstance(client, int) for client in outcome.clients)
+    named = [*outcome.clients, *(outcome.roll.ids[:1] if outcome.roll else ())]
+    integers, silent = all(isinstance(client, int) for client in named), outcome.never_heard
     return {
         "format": _FORMAT,
         "name": outcome.name,
@@ -128,6 +141,10 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "best_metrics": outcome.best_metrics,
         "times": outcome.times._asdict(),
         "traffic": outcome.traffic._asdict(),
+        "never_heard": None
+        if silent is None
+        else {"clients": len(silent.clients), "unasked": silent.unasked},
+        "passes": outcome.passes,
         "left_out": len(outcome.left_out),
         "peak_memory": outcome.peak_memory,
         "client_ids": "integers" if integers else "texts",
@@ -171,7 +188,12 @@ def _json_bytes(value: Any, indent: int | None = 2) -> bytes:
 
 def _rows(data: bytes) -> list[Row]:
     rows = map(json.loads, data.decode().split("\n")[:-1])
-    return [_with_numbers(row, *(key for key in row if key.startswith(METRICS))) for row in rows]
+    return [_with_numbers(row, *filter(_is_measured, row)) for row in rows]
+
+
+def _is_measured(key: str) -> bool:
+    """Tell whether a column holds numbers that may not be finite."""
+    return key.startswith(METRICS) or key in _MEASURED
 
 
 def _with_numbers(row: Row, *keys: str) -> Row:
@@ -216,6 +238,15 @@ def _clients(
         metrics = {name: float(value) for name, value in row.items() if value}
         found[client] = ClientResult(client, examples, metrics, leaves=own.get(client))
     return found
+
+
+def _roll(data: bytes, identify: Callable[[str], ClientId]) -> Roll:
+    """Read the population's counts."""
+    head, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
+    ids = [identify(row[0]) for row in rows]
+    counts = np.array([row[1:] for row in rows], dtype=np.int64)
+    columns = dict(zip(head[1:], map(torch.from_numpy, counts.T.copy()), strict=True))
+    return Roll(tuple(ids), Tally(**columns))
 
 
 def _model_bytes(outcome: Outcome, state_dict: Mapping[str, Tensor], round: int) -> bytes:
