@@ -82,6 +82,7 @@ _HOMES = {
     "secagg": "folkmoot.secagg",
     "sampling": "folkmoot.train.sampling",
     "schedules": "folkmoot.schedules",
+    "staleness": "folkmoot.staleness",
     "stopping": "folkmoot.train.stopping",
     "tree": "folkmoot.core.tree",
 }

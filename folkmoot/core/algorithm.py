@@ -103,10 +103,7 @@ class LocalWork(NamedTuple):
     start: Callable[[Tree, Tree, Tensor], Tree]
     """`start(sent, own, key)` -> carry."""
     step: "Callable[[LocalWork, Tree, Tree, Batch], Tree]"
-    """`step(work, sent, carry, batch)` -> carry.
-
-    The work comes first, so that a transform that replaces `objective` or `correct` is heard.
-    """
+    """`step(work, sent, carry, batch)` -> carry; by the work, replaced parts of it are heard."""
     finish: Callable[[Tree, Tree, Seen], tuple[Update, Tree]]
     """`finish(sent, carry, seen)` -> update, own."""
     own: Callable[[Tree], Tree] | None = None

@@ -31,6 +31,8 @@ class Cohort(NamedTuple):
     """Which of the round's exchanges this is, from 0; each has random numbers of its own."""
     steps: Mapping[ClientId, int] = MappingProxyType({})
     """Most local steps of each client that has not the time for all of them."""
+    absent: Mapping[ClientId, str] = MappingProxyType({})
+    """Who was asked and does not answer, and why."""
 
     def purpose(self, what: str) -> str:
         """Name a stream of random numbers of this exchange."""

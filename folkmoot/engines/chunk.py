@@ -54,7 +54,7 @@ def gather(
     paired, known = needs_pairs(task.work), {}
     for client in clients:
         try:
-            data = held(setting.clients, client, "train")
+            data = held(setting.clients, client, cohort)
             examples = rows(data)
             if examples not in known:
                 known[examples] = cut(examples, task.work.plan, paired)

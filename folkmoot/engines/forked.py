@@ -29,7 +29,7 @@ from folkmoot.engines.shared import receive, send, shared_like
 from folkmoot.engines.stream import Advance, Block, Stream, eagerly, one_thread
 from folkmoot.engines.tasks import example, in_precision
 from folkmoot.engines.watched import watched
-from folkmoot.engines.worker import Known, block_of, end_with, serve, singles
+from folkmoot.engines.worker import Known, block_of, end_with, part_of, serve, singles
 
 _KNOWN_TASKS = 8
 _MOST_HELD = 2
@@ -149,7 +149,7 @@ class Forked:
         """Yield finished blocks in the cohort's order: sums, or single updates without a state."""
         known = self._known[known_at]
         todo = fold.blocks(fold.ascending(cohort.clients))
-        header = {"task": known_at, "cohort": cohort._replace(clients=(), steps={})._asdict()}
+        header: dict[str, Any] = {"task": known_at}
         if state:
             # Bounds tell of the cohort's size, which a Poisson draw changes in every round.
             header["bounds"] = list(state.bounds)
@@ -165,7 +165,8 @@ class Forked:
                     while left and free_slots:
                         # As many as there are slots may wait for the first, so the longest begins.
                         place = max(left[: len(free_slots)], key=efforts.__getitem__)
-                        short = not codec and not own and len(todo[place]) <= _MOST_NAMES
+                        more = codec or own or cohort.absent
+                        short = not more and len(todo[place]) <= _MOST_NAMES
                         ahead = short and len(left) > _MOST_HELD * self.streams
                         worker = _free(busy, ahead)
                         if worker is None:
@@ -174,8 +175,7 @@ class Forked:
                         slot = free_slots.pop()
                         busy[worker].append((place, slot))
                         asked = list(todo[place])
-                        limits = [(c, cohort.steps[c]) for c in asked if c in cohort.steps]
-                        message = {**header, "slot": slot, "clients": asked, "steps": limits}
+                        message = {**header, **part_of(cohort, asked), "slot": slot}
                         self._hand_out(worker, message, codec, own)
                     for worker, answer, tree in self._answers(busy, todo):
                         finished, slot = busy[worker].pop(0)

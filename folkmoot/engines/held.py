@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from folkmoot.core.engine import ClientId
+from folkmoot.core.engine import ClientId, Cohort
 from folkmoot.core.errors import ClientError
 from folkmoot.core.tree import Tree
 
@@ -12,12 +12,16 @@ class Skipped(Exception):
     """A client that cannot take part, for a reason that is no fault of the program."""
 
 
-def held(clients: Mapping[ClientId, Any], client: ClientId, part: str) -> Tree:
-    """Return a client's examples of a part, "train" or "test".
+def held(clients: Mapping[ClientId, Any], client: ClientId, cohort: Cohort) -> Tree:
+    """Return a client's examples of the cohort's part, "train" or "test".
 
     Raises:
-        Skipped: If it has none, or whoever loads them says by a ClientError why not now.
+        Skipped: If it does not answer, has none, or whoever loads them says by a ClientError why
+            not now.
     """
+    if client in cohort.absent:
+        raise Skipped(cohort.absent[client])
+    part = cohort.part
     try:
         data: Tree | None = getattr(clients[client], part)
     except ClientError as error:

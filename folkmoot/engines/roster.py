@@ -121,7 +121,9 @@ class Roster:
         opens, _ = self.presence.at(t_s)
         return max(t_s, float(np.min(opens, where=self.fits, initial=np.inf)))
 
-    def expected_s(self, examples: float, down_bytes: float, up_bytes: float) -> np.ndarray:
+    def expected_s(
+        self, examples: float | np.ndarray, down_bytes: float, up_bytes: float
+    ) -> np.ndarray:
         """Return how long an attempt takes that nothing disturbs, (N,), in seconds."""
         transfer = down_bytes / self.down_bytes_per_s + up_bytes / self.up_bytes_per_s
         took: np.ndarray = 2 * self.latency_s + transfer + examples * self.example_s

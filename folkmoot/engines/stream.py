@@ -189,7 +189,7 @@ class Stream:
     def _data(self, cohort: Cohort, client: ClientId) -> Tree:
         if cohort.part == "held_out":
             return self.setting.held_out[int(client)]
-        return held(self.setting.clients, client, cohort.part)
+        return held(self.setting.clients, client, cohort)
 
     def _draw(
         self, task: Task, cohort: Cohort, clients: Sequence[ClientId]

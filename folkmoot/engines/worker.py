@@ -101,8 +101,7 @@ def _answer(
 ) -> tuple[dict[str, Any], Tree]:
     """Do one block, as sums into a slot or as single updates."""
     clients = message["clients"]
-    steps = dict(message["steps"])
-    cohort = Cohort(**{**message["cohort"], "clients": tuple(clients), "steps": steps})
+    cohort = _cohort_of(message)
     states = private.get("own", {})
     own = {clients[int(place)]: state for place, state in states.items()}
     if known.state is None:
@@ -127,6 +126,24 @@ def _answer(
         "uploads": list(block.uploads.items()),
     }
     return header, {f"{clients.index(client)}": state for client, state in block.own.items()}
+
+
+def part_of(cohort: Cohort, clients: Sequence[ClientId]) -> dict[str, Any]:
+    """Write what a worker must know of a cohort to do its part for some of the clients."""
+    return {
+        "cohort": cohort._replace(clients=(), steps={}, absent={})._asdict(),
+        "clients": list(clients),
+        "steps": [(client, cohort.steps[client]) for client in clients if client in cohort.steps],
+        "absent": [
+            (client, cohort.absent[client]) for client in clients if client in cohort.absent
+        ],
+    }
+
+
+def _cohort_of(message: dict[str, Any]) -> Cohort:
+    """Read what `part_of` has written."""
+    hindered = {name: dict(message[name]) for name in ("steps", "absent")}
+    return Cohort(**{**message["cohort"], **hindered, "clients": tuple(message["clients"])})
 
 
 def block_of(

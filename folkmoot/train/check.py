@@ -13,6 +13,7 @@ from typing import Any
 
 from folkmoot.core import rng
 from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.codec import Codec
 from folkmoot.core.engine import ClientId, Setting
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
@@ -22,8 +23,10 @@ from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
+from folkmoot.train.attempt import attempt
 from folkmoot.train.census import Fault, gather, held_out_faults, look
 from folkmoot.train.check_report import CheckReport
+from folkmoot.train.compression import compressing
 from folkmoot.train.evaluation import Judge, shards
 from folkmoot.train.labels import (
     TEST_SET,
@@ -58,6 +61,7 @@ def check(
     personal: Keep | None = None,
     privacy: DP | None = None,
     secure: Secure | str | bool = False,
+    compress: Codec | None = None,
     test: Any = None,
     seed: int = 0,
     workers: int | None = None,
@@ -74,7 +78,8 @@ def check(
         algorithm: What would be run, such as `fedavg(work)`.
         clients: Whose data, as for `run`.
         rounds: Rounds that would be run, for the estimate of time.
-        cohort, sampling, personal, privacy, secure, test, seed, workers, precision: As for `run`.
+        cohort, sampling, personal, privacy, secure, compress, test, seed: As for `run`.
+        workers, precision: As for `run`.
         evaluate_every, client_tests, best: As for `run`.
         most_clients: Clients that are looked at; of more a sample, which `seed` draws.
 
@@ -126,6 +131,14 @@ def check(
         inside = privacy is not None and privacy.unit == "client"
         algorithm, spoilt = _secured(secure, algorithm, len(gathered.ids), expected, inside)
         faults = [*faults, *spoilt]
+    if compress is not None:
+        packed = attempt(
+            compressing, algorithm, compress, privacy=privacy, secure=as_secure(secure) is not None
+        )
+        if isinstance(packed, Exception):
+            faults = [*faults, Fault("settings", str(packed))]
+        else:
+            algorithm = packed
     setting, more = _objective_faults(algorithm, setting, precision, best, judged)
     chosen = _chosen(federation, seed, most_clients)
     objective = algorithm.objective

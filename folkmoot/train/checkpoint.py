@@ -41,6 +41,8 @@ class Stored(NamedTuple):
     """The best model so far, or an empty tree."""
     facts: dict[str, Any]
     """History, the best round and its score, and what the program was."""
+    tally: Tree
+    """What each client has been asked for and has sent."""
 
 
 def store_of(
@@ -71,6 +73,8 @@ def save_checkpoint(folder: Path, stored: Stored) -> Path:
     tree = {
         "state": snapshot.state,
         "codecs": snapshot.codecs,
+        "bases": snapshot.bases,
+        "tally": stored.tally,
         "places": places,
         "best": stored.best,
     }
@@ -159,8 +163,8 @@ def _read(path: Path, store: Store) -> Stored:
     refuse_damage(data, metadata[_SUM])
     header = json.loads(metadata["folkmoot"])
     own = ClientStates.read(store, header["owners"], header["files"], tree["places"])
-    snapshot = Snapshot(header["round"], tree["state"], tree["codecs"], own)
-    return Stored(snapshot, tree["best"], header["facts"])
+    snapshot = Snapshot(header["round"], tree["state"], tree["codecs"], own, tree["bases"])
+    return Stored(snapshot, tree["best"], header["facts"], tree["tally"])
 
 
 def refuse_other_program(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:

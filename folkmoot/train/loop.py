@@ -8,20 +8,20 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from folkmoot.aggregators.faults import not_finite
-from folkmoot.aggregators.traffic import upload_bytes
-from folkmoot.core import fold, rng
+from folkmoot.aggregators.measured import DIVERSITY
+from folkmoot.core import rng
 from folkmoot.core import tree as trees
-from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Sum, Update
+from folkmoot.core.aggregator import EACH, Aggregate, Aggregator, State, Sum
 from folkmoot.core.algorithm import Algorithm, LocalWork, Round, Task
-from folkmoot.core.codec import public
 from folkmoot.core.engine import ClientId, Cohort, Collected, Engine, LeftOut
 from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.stream import one_thread
-from folkmoot.engines.tasks import example
 from folkmoot.local.parts import PARTS
+from folkmoot.train.gathering import gathered, nobody
 from folkmoot.train.guard import Guard
 from folkmoot.train.laid_out import laid_out, remembered
+from folkmoot.train.link import PLAIN, Link
 from folkmoot.train.releases import Decoded
 from folkmoot.train.states import ClientStates
 
@@ -39,6 +39,9 @@ class Snapshot(NamedTuple):
     """Public states of the codecs, by exchange."""
     own: ClientStates
     """Private states of clients that took part and keep one."""
+    bases: Tree = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
+    """What was broadcast in earlier rounds that devices still work on, by the rounds it had seen.
+    """
 
 
 class RoundReport(NamedTuple):
@@ -58,6 +61,12 @@ class RoundReport(NamedTuple):
     """Why the round had no result; the model is then as it was."""
     told: dict[str, int] | None = None
     """What secure sums tell of all updates together: how many were clipped, and the like."""
+    update_norm: float | None = None
+    """L2 norm of the mean of the parameters' updates, of the first exchange that has one."""
+    diversity: float | None = None
+    """How far clients' updates point apart, where that was measured."""
+    uploads: dict[ClientId, int] = {}  # noqa: RUF012  (a NamedTuple's default; nobody writes to it)
+    """Bytes up of each client whose answer counted."""
 
 
 def first_snapshot(algorithm: Algorithm) -> Snapshot:
@@ -81,6 +90,7 @@ def run_round(
     cohort: Cohort,
     seed: int,
     guard: Guard | None = None,
+    link: Link = PLAIN,
 ) -> tuple[Snapshot, RoundReport]:
     """Drive one round with one cohort, through as many exchanges as the algorithm asks.
 
@@ -91,6 +101,8 @@ def run_round(
         cohort: Who is asked.
         seed: The run's.
         guard: Lets a private exchange through once it is paid for; None where nothing is promised.
+        link: How broadcasts travel, whose late answers come beside the cohort's, and what is
+            measured.
 
     Raises:
         BudgetError: If an exchange would overspend; nobody has been asked for it then.
@@ -98,7 +110,7 @@ def run_round(
         SettingsError: If the algorithm's round does not yield tasks.
     """
     steps = begun(algorithm, snapshot.state)
-    codecs, own = dict(snapshot.codecs), snapshot.own
+    codecs, own, bases = dict(snapshot.codecs), snapshot.own, snapshot.bases
     report = RoundReport(cohort.round, len(cohort.clients), 0, [], 0.0, 0, 0)
     answer: Aggregate | None = None
     exchange = 0
@@ -109,31 +121,36 @@ def run_round(
             refuse_divergence(done.value, cohort.round)
             if guard is not None:
                 guard.end(cohort.round, exchange)
-            return Snapshot(cohort.round, done.value, codecs, own), report
-        check_task(algorithm, task)
+            return Snapshot(cohort.round, done.value, codecs, own, bases), report
+        task = link.measured(check_task(algorithm, task))
         asked = cohort._replace(exchange=exchange)
         if guard is not None:
             guard.admit(asked)
-        state = laid_out(task, asked, codecs.get(f"{exchange}"))
+        task, codecs = link.delivered(task, codecs, asked, seed)
+        bases = link.with_base(bases, task, asked)
+        parts = link.parts(asked)
+        state = laid_out(task, asked, codecs.get(f"{exchange}"), link.answers(asked))
         kept = guard.releases.find(cohort.round, exchange) if guard else None
         # What was released before is not asked for again, unless clients' states are wanted too.
         again = kept is None or task.work.own is not None
         if guard is not None and again:
             guard.charge(asked, task, state.bounds)
         try:
-            collected, gathered = _ask(engine, task, state, asked, own, seed) if again else _UNASKED
+            collected, answers = (
+                gathered(engine, task, state, parts, own, bases, seed) if again else _UNASKED
+            )
             report = _added(report, collected, task, cohort)
             # A private sum of nobody is noise, which is released like any other: that a run ends
             # here, or why, would tell of a client.
             needed = kept is None and task.aggregator.divisor is None
             if needed and not collected.total.count:
-                raise QuorumError(_nobody(cohort, collected.left_out))
-            decoded = kept or _decoded(task.aggregator, state, gathered, asked, seed, guard)
+                raise QuorumError(nobody(cohort, collected.left_out))
+            decoded = kept or _decoded(task.aggregator, state, answers, asked, seed, guard)
         except QuorumError as reason:
             steps.close()
-            unchanged = snapshot._replace(round=cohort.round)
+            unchanged = snapshot._replace(round=cohort.round, bases=bases)
             return unchanged, report._replace(answered=0, skipped=str(reason))
-        report = report._replace(told=_together(report.told, decoded.codec.get("told", {})))
+        report = _told(report, decoded)
         if guard is not None and not exchange:
             loud = guard.noise_to_signal(state, decoded.value)
             report = report._replace(noise_to_signal=loud)
@@ -191,11 +208,29 @@ def check_task(algorithm: Algorithm, task: Any) -> Task:
     return task
 
 
+def _told(report: RoundReport, decoded: Decoded) -> RoundReport:
+    """Return a report that also says what an exchange's aggregate tells."""
+    told = _together(report.told, decoded.codec.get("told", {}))
+    diversity = decoded.codec.pop(DIVERSITY, None)
+    norm = report.update_norm
+    if norm is None and "params" in decoded.value:
+        norm = float(trees.norm(decoded.value["params"]))
+    if diversity is not None:
+        report = report._replace(diversity=float(diversity))
+    return report._replace(told=told, update_norm=norm)
+
+
 def _together(told: dict[str, int] | None, more: Tree) -> dict[str, int] | None:
     """Add what another exchange tells."""
     if not more:
         return told
     return {name: int(number) + (told or {}).get(name, 0) for name, number in more.items()}
+
+
+def _summed(before: dict[ClientId, int], more: dict[ClientId, int]) -> dict[ClientId, int]:
+    if not before:
+        return more
+    return before | {client: before.get(client, 0) + size for client, size in more.items()}
 
 
 def _decoded(
@@ -210,34 +245,6 @@ def _decoded(
     return found
 
 
-def _ask(
-    engine: Engine,
-    task: Task,
-    state: State,
-    cohort: Cohort,
-    own: ClientStates,
-    seed: int,
-) -> tuple[Collected, Any]:
-    """Return what came back, and what the aggregator decodes: a sum, or each encoded update."""
-    if task.aggregator.sees is not EACH:
-        shown = state._replace(codec=public(state.codec))
-        collected = engine.ask(task, shown, cohort, own)
-        return collected, collected.total
-    updates: list[Update] = []
-    left_out: list[LeftOut] = []
-    uploads: dict[ClientId, int] = {}
-    base = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("encode"))
-    for client, found in engine.stream(task, cohort, own):
-        if isinstance(found, LeftOut):
-            left_out.append(found)
-        else:
-            updates.append(task.aggregator.encode(state, found, rng.of_client(base, client)))
-            uploads[client] = upload_bytes(updates[-1])
-    encoded = task.aggregator.encode(state, example(task), 0)
-    total = fold.zero(encoded)._replace(count=len(updates))
-    return Collected(total, {}, left_out, 0.0, uploads), updates
-
-
 def _added(report: RoundReport, collected: Collected, task: Task, cohort: Cohort) -> RoundReport:
     down = trees.num_bytes(task.broadcast) * len(cohort.clients)
     return report._replace(
@@ -246,22 +253,5 @@ def _added(report: RoundReport, collected: Collected, task: Task, cohort: Cohort
         client_s=report.client_s + collected.client_s,
         upload_bytes=report.upload_bytes + sum(collected.uploads.values()),
         download_bytes=report.download_bytes + down,
-    )
-
-
-def _nobody(cohort: Cohort, left_out: list[LeftOut]) -> str:
-    """Say why a round has no answer; divergence stops the run."""
-    if not left_out:
-        return f"Round {cohort.round} asked {len(cohort.clients)} clients and none answered."
-    first = left_out[0]
-    bad = [left for left in left_out if "NaN or infinite" in left.reason]
-    if bad:
-        raise DivergenceError(
-            f"Training diverged in round {cohort.round}: the update of each of the {len(bad)} "
-            f"clients that trained is not finite; client {bad[0].client!r}: {bad[0].reason}. Lower "
-            "the learning rate, or clip the gradients (clip_gradient=)."
-        )
-    return (
-        f"Round {cohort.round} has no usable answer of {len(cohort.clients)} clients; client "
-        f"{first.client!r}: {first.reason}."
+        uploads=_summed(report.uploads, collected.uploads),
     )

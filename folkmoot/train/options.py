@@ -12,11 +12,6 @@ from folkmoot.core.errors import SettingsError, did_you_mean
 from folkmoot.local.composed import kind_of, refuse_no_work
 
 PLANNED = {
-    "compress": "compression",
-    "fleet": "a fleet of slow and absent devices",
-    "deadline_s": "a fleet of slow and absent devices",
-    "over_select": "a fleet of slow and absent devices",
-    "buffer": "asynchronous training",
     "on": "running on real sites",
 }
 """Options of the plan that are not there yet, and what they will be for."""

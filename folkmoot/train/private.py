@@ -1,7 +1,7 @@
 """From a promise to a program, whoever is to be hidden."""
 
 import warnings
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from folkmoot.core.algorithm import Algorithm
@@ -22,6 +22,7 @@ def private(
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
     secure: Secure | None = None,
+    largest: Sequence[int] | None = None,
 ) -> Private:
     """Plan a run with differential privacy, and warn where noise will drown what is learnt.
 
@@ -32,6 +33,8 @@ def private(
         rounds: Rounds of the run; None where the noise is given and rounds are driven by hand.
         cohort, sampling: As for `run`.
         secure: What is asked of secure sums, where there are some.
+        largest: In a buffered run, in how many of the first rounds any one client has taken part at
+            most, for each round.
 
     Raises:
         SettingsError: If the parts contradict each other, or something has no bound.
@@ -41,7 +44,7 @@ def private(
             f"privacy must be a budget, such as fm.DP(epsilon=8, delta=1e-5), but is {dp!r}."
         )
     if dp.unit == "client":
-        plan = of_clients(dp, algorithm, clients, rounds, cohort, sampling, secure)
+        plan = of_clients(dp, algorithm, clients, rounds, cohort, sampling, secure, largest)
     elif isinstance(clients, Mapping):
         plan = of_examples(dp, algorithm, clients, rounds, cohort, sampling)
     else:

@@ -9,13 +9,14 @@ of any algorithm: its round is driven as it is, and the aggregators of what it a
 import functools
 import math
 import secrets
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import torch
 
 from folkmoot.codecs.clip import clip
 from folkmoot.codecs.correlated import banded_noise, tree_noise
+from folkmoot.codecs.discount import discount
 from folkmoot.codecs.local_noise import local_gaussian
 from folkmoot.codecs.noise import gaussian
 from folkmoot.core import tree as trees
@@ -52,6 +53,7 @@ def of_clients(
     cohort: int | float | None,
     sampling: Sampling | Draw | None,
     secure: Secure | None = None,
+    largest: Sequence[int] | None = None,
 ) -> Private:
     """Plan a run in which each client is hidden, with all that it holds.
 
@@ -62,6 +64,8 @@ def of_clients(
         rounds: Rounds of the run; None where the noise is given and rounds are driven by hand.
         cohort, sampling: As for `run`; a cohort that is a number is drawn by Poisson sampling.
         secure: What is asked of secure sums, in which clients then add the noise.
+        largest: In a buffered run, in how many of the first rounds any one client has taken part at
+            most, for each round: that is what is paid for.
 
     Raises:
         SettingsError: If the parts contradict each other, or a rule has no bound.
@@ -82,7 +86,7 @@ def of_clients(
         event = cost(secure, asking, [size + 1 for size in sizes])
     else:
         event = _event(dp, drawn, population, rounds)
-    key, paid = _payments(dp, len(sizes), rounds or 1, secure)
+    key, paid = _payments(dp, len(sizes), rounds or 1, secure, largest)
 
     def charges_of(noise_multiplier: float) -> list[Charge]:
         return [(event(noise_multiplier), paid)]
@@ -93,7 +97,8 @@ def of_clients(
     if secure is not None:
         after = stages(dp, secure, noise, asking)
     else:
-        after = (_noise(dp, noise, scale, rounds),)
+        hidden = _noise(dp, noise, scale, rounds)
+        after = (hidden,) if largest is None else (discount(), hidden)
     rule = functools.partial(private_mean, algorithm.name, before, after, expected)
     if dp.trust == "local" or secure is not None:
         # That a client has no usable update is said to nobody who is not trusted.
@@ -230,7 +235,7 @@ def _loudness(
 
 
 def _payments(
-    dp: DP, exchanges: int, rounds: int, secure: Secure | None
+    dp: DP, exchanges: int, rounds: int, secure: Secure | None, largest: Sequence[int] | None
 ) -> tuple[Callable[[int, int], tuple[Any, ...]], int]:
     """Return what is paid for at once, by round and exchange, and how often a run pays."""
     if isinstance(dp.mechanism, NoiseTree):
@@ -239,6 +244,9 @@ def _payments(
         return lambda round, exchange: ((round - 1) // restart, exchange), exchanges * trees_grown
     if isinstance(dp.mechanism, Banded):
         return lambda round, exchange: (exchange,), exchanges
+    if largest is not None and dp.trust == "central":
+        # A round in which nobody takes part more often than anyone did before costs nothing more.
+        return lambda round, exchange: (largest[round - 1], exchange), exchanges * largest[-1]
     if dp.trust == "local" or secure is not None:
         # What clients have sent is released; when asked again after a crash, they draw again.
         attempt = secrets.token_hex(4)

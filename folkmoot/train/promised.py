@@ -1,11 +1,15 @@
 """What a run promises, as a program: its algorithm behind privacy and secure sums."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.codec import Codec
 from folkmoot.data import ClientData
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
+from folkmoot.train.codec_options import as_codec
+from folkmoot.train.compression import compressing
 from folkmoot.train.environment import FINGERPRINT
 from folkmoot.train.guarantee import planned
 from folkmoot.train.plan import Private
@@ -45,15 +49,21 @@ def promised(
     sampling: Sampling | Draw | None,
     privacy: DP | None,
     secure: Secure | str | bool,
+    compress: Codec | None = None,
+    largest: Sequence[int] | None = None,
 ) -> Promised:
-    """Put an algorithm behind what is promised of it; all arguments are as for `run`.
+    """Put an algorithm behind what is promised of it.
+
+    Args:
+        algorithm, clients, rounds, cohort, sampling, privacy, secure, compress: As for `run`.
+        largest: As for `private`.
 
     Raises:
         SettingsError: If the parts contradict each other, or something has no bound.
     """
     plan, sums, facts = None, as_secure(secure), dict[str, Any]()
     if privacy is not None:
-        plan = private(privacy, algorithm, clients, rounds, cohort, sampling, sums)
+        plan = private(privacy, algorithm, clients, rounds, cohort, sampling, sums, largest)
         algorithm, facts["privacy"] = plan.algorithm, planned(plan)
     drawn = plan.sampling if plan else as_sampling(sampling, cohort)
     if sums is not None:
@@ -61,5 +71,8 @@ def promised(
         number = len(clients)
         found = secured(sums, algorithm, number, drawn.expected(number), private=inside)
         algorithm, facts["secure"] = found.algorithm, found.facts
+    if compress is not None:
+        algorithm = compressing(algorithm, compress, privacy=privacy, secure=sums is not None)
+        facts["compress"] = as_codec("compress", compress).name
     opened = privacy.client_tests if privacy is not None else sums is None
     return Promised(algorithm, drawn, plan, sums, opened, facts)

@@ -2,30 +2,34 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from folkmoot.core.algorithm import Algorithm
-from folkmoot.core.engine import Engine, Opener, Setting
-from folkmoot.core.errors import BudgetError, SettingsError
+from folkmoot.core.codec import Codec
+from folkmoot.core.engine import Opener, Setting
+from folkmoot.core.errors import SettingsError
 from folkmoot.data import as_clients, as_examples
 from folkmoot.engines import auto, sequential
 from folkmoot.engines.clock import now
+from folkmoot.engines.fleet import Fleet
 from folkmoot.engines.secure import secure_sums
 from folkmoot.local.chosen import Keep
 from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure
+from folkmoot.staleness import Staleness
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.checkpoint import store_of
+from folkmoot.train.downlink import down_codec
 from folkmoot.train.environment import program_facts
 from folkmoot.train.evaluation import Judge, shards
-from folkmoot.train.events import Callback, Event
+from folkmoot.train.events import Callback
 from folkmoot.train.folders import checked_folders
 from folkmoot.train.front import Checked, Handed, current
 from folkmoot.train.guarantee import spent
-from folkmoot.train.guard import Guard, guarded
+from folkmoot.train.guard import guarded
 from folkmoot.train.options import (
     refuse_engine,
     refuse_folders,
@@ -37,23 +41,19 @@ from folkmoot.train.options import (
     refuse_unfit,
     refuse_unknown,
 )
+from folkmoot.train.policy import policy_of
 from folkmoot.train.preflight import first_client
 from folkmoot.train.progress import Progress
 from folkmoot.train.progress import shown as display_of
 from folkmoot.train.promised import promised
 from folkmoot.train.result import Result, result_of
+from folkmoot.train.rounds import all_rounds
 from folkmoot.train.sampling import Draw, Sampling
-from folkmoot.train.standing import (
-    Program,
-    Standing,
-    advance,
-    begin,
-    identity_of,
-    is_over,
-    refuse_nothing_learnt,
-)
+from folkmoot.train.standing import Program, begin, identity_of
 from folkmoot.train.stopping import Stop
 from folkmoot.train.store import CLIENT_MEMORY
+from folkmoot.train.timed import differences_bytes, started, timed, told_of
+from folkmoot.train.whom import Places
 
 
 def run(
@@ -63,6 +63,16 @@ def run(
     rounds: int | None = None,
     cohort: int | float | None = None,
     sampling: Sampling | Draw | None = None,
+    compress: Codec | None = None,
+    compress_down: Codec | None = None,
+    fleet: Fleet | None = None,
+    deadline_s: float | None = None,
+    over_select: float | None = None,
+    quorum: int | float | None = None,
+    pace_s: float | None = None,
+    partial: bool = False,
+    buffer: int | None = None,
+    staleness: Staleness | Callable[[int], float] | None = None,
     personal: Keep | None = None,
     privacy: DP | None = None,
     secure: Secure | str | bool = False,
@@ -75,6 +85,7 @@ def run(
     evaluate_every: int | None = None,
     client_tests: bool = True,
     best: str | None = None,
+    monitor: bool = True,
     stop: Stop | None = None,
     callbacks: Sequence[Callback] = (),
     progress: Progress | bool | None = None,
@@ -97,6 +108,19 @@ def run(
             float; None is everyone.
         sampling: Another way to draw a cohort, from `fm.sampling`, or a function (clients, round,
             rng) -> list.
+        compress: How updates travel, such as `fm.codecs.quantize(8)`; bytes are those of what it
+            packs. Single numbers and statistics of layers travel as they are.
+        compress_down: How differences of broadcasts travel, to clients that keep the last one.
+        fleet: Whose devices clients are, such as `fm.fleets.phones()`: a virtual clock then says
+            who is there, how long an answer takes, and who is lost.
+        deadline_s: Virtual seconds after which a round closes with the answers that are there.
+        over_select: Devices asked for each answer that is waited for, such as 1.3.
+        quorum: Fewest answers, or a float's share of those asked, with which a round has a result.
+        pace_s: Least virtual seconds between the beginnings of two rounds.
+        partial: Whether a device without the time for all steps sends what it has by the deadline.
+        buffer: Answers that make a new model, asynchronously: `cohort` devices are always at work,
+            and who is late goes on.
+        staleness: How late answers count, from `fm.staleness`; None is 1 / sqrt(1 + staleness).
         personal: Leaves of the model that stay with each client: a pattern such as "head.*", layer
             types, a function of a leaf's name, or a list of these. `result.clients[id].model` is
             then that client's model, and what is judged on its test examples.
@@ -124,6 +148,8 @@ def run(
         best: The metric that chooses `result.best`, such as "accuracy"; None is accuracy where
             there is one, else the loss. On the held-out set, or over clients' tests where there is
             none.
+        monitor: Whether divergence, a stall, and clients that drift apart are looked for, and told
+            with advice.
         stop: When to end early: `fm.stopping.patience(...)`, `target(...)`, or a function of
             the history that returns why, or True.
         callbacks: Functions of an `Event`, called at the start, after each round and at the end.
@@ -167,23 +193,19 @@ def run(
     refuse_folders(resume, checkpoint, save)
     refuse_memory(client_memory)
     refuse_engine(engine, workers)
+    policy = policy_of(fleet, deadline_s, over_select, quorum, pace_s, partial, buffer, staleness)
+    down = down_codec(compress_down)
     front = current()
     workers, progress = front.workers or workers, front.progress or progress
+    promises: dict[str, Any] = {"privacy": privacy, "secure": secure, "compress": compress}
+    asked = {"rounds": rounds, "cohort": cohort, "sampling": sampling, "personal": personal}
     if front.hands_over:
-        releases = {"rounds": rounds, "cohort": cohort, "sampling": sampling, "personal": personal}
-        raise Handed(
-            algorithm, clients, releases | {"privacy": privacy, "secure": secure, "seed": seed}
-        )
+        raise Handed(algorithm, clients, asked | promises | {"seed": seed})
     if front.checks:
         report = check(
             algorithm,
             clients,
-            rounds=rounds,
-            cohort=cohort,
-            sampling=sampling,
-            personal=personal,
-            privacy=privacy,
-            secure=secure,
+            **asked | promises,
             test=test,
             seed=seed,
             workers=workers,
@@ -201,7 +223,10 @@ def run(
     federation, held_out = as_clients(clients), None if test is None else as_examples(test)
     setting = Setting(federation, seed, shards(held_out, algorithm.objective), precision)
     first_client(algorithm, setting, held_out)
-    promise = promised(algorithm, federation, rounds, cohort, sampling, privacy, secure)
+    whom = (algorithm, federation, rounds, cohort, sampling)
+    time = timed(fleet, policy, *whom, **promises, down=down, seed=seed)
+    whom = (*whom[:3], time.cohort, time.sampling)
+    promise = promised(*whom, **promises, largest=time.largest)
     algorithm, drawn, plan = promise.algorithm, promise.sampling, promise.plan
     if plan is not None and plan.dp.unit == "example":
         # A step that looks at examples otherwise shows it now.
@@ -210,7 +235,7 @@ def run(
     judge = Judge(algorithm, setting, best, judged)
     expected = drawn.expected(len(federation))
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
-    facts |= promise.facts
+    facts |= promise.facts | told_of(fleet, policy, down)
     program = Program(
         algorithm,
         federation,
@@ -224,6 +249,12 @@ def run(
         checkpoint_every,
         identity_of(facts, algorithm, drawn, judge),
         store_of(stored, client_memory, save),
+        policy,
+        down,
+        None if down is None else differences_bytes(down, algorithm, len(federation)),
+        Places(federation.ids),
+        monitor=monitor,
+        measures=monitor and plan is None and promise.sums is None,
     )
     sums = promise.sums
     # The protocol asks one client after another.
@@ -235,6 +266,7 @@ def run(
     begun = now()
     standing = begin(program, resume := resume or front.resume)
     guard = guarded(plan, stored, resume, standing.snapshot.round) if plan else None
+    program = started(program, time, guard, standing.snapshot.round)
     with (
         contextlib.closing(guard) if guard else contextlib.nullcontext(),
         contextlib.closing(opener(setting)) as opened,
@@ -243,7 +275,7 @@ def run(
         refuse_unfit(opened, algorithm.works)
         described = {"name": name, **promise.shown(facts), "rounds": rounds, "engine": opened.name}
         settings = described | front.app
-        standing = _all_rounds(program, standing, opened, settings, [display, *callbacks], guard)
+        standing = all_rounds(program, standing, opened, settings, [display, *callbacks], guard)
         if guard:
             settings["privacy"] = spent(facts["privacy"], guard, standing.snapshot.round)
         # An engine that nobody named may have given way to another one.
@@ -252,39 +284,3 @@ def run(
     for folder in {Path(chosen) for chosen in (checkpoint, save, place) if chosen is not None}:
         result.save(folder)
     return result
-
-
-def _all_rounds(
-    program: Program,
-    standing: Standing,
-    engine: Engine,
-    settings: dict[str, Any],
-    listeners: Sequence[Callback],
-    guard: Guard | None,
-) -> Standing:
-    """Go on until no round is left, and tell what happens."""
-
-    def tell(kind: str, facts: dict[str, Any]) -> None:
-        for listener in listeners:
-            listener(Event(kind, standing.snapshot.round, program.rounds, facts))
-
-    tell("start", settings)
-    while not is_over(program, standing):
-        try:
-            standing = advance(program, standing, engine, guard)
-        except BudgetError as error:
-            # After a crash a round may be paid for twice; what was learnt by then is worth keeping.
-            if not standing.history:
-                raise
-            standing = standing._replace(ended=str(error))
-            break
-        # A bound of microseconds, to look at; the result has the epsilon that is spent.
-        meter = {"epsilon_bound": guard.meter()} if guard else {}
-        tell("round", standing.history[-1] | meter)
-    refuse_nothing_learnt(standing.history)
-    if not standing.judged:
-        # A run that was over when it was resumed has not judged its model.
-        judged = program.judge.clients(standing.snapshot, engine)
-        standing = standing._replace(judged=judged)
-    tell("end", standing.history[-1] if standing.history else {})
-    return standing

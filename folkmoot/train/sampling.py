@@ -37,6 +37,8 @@ class Sampling(NamedTuple):
     where nothing is proved of the lot, and every round may ask anyone."""
     separation: int = 1
     """Rounds from one participation of a client to its next, at least."""
+    tiers: int = 1
+    """Groups of devices of like speed, of which a round asks one; 1 mixes all."""
 
 
 def uniform(cohort: int | float | None = None) -> Sampling:
@@ -153,6 +155,39 @@ def separated(cohort: int | float | None, rounds: int) -> Sampling:
         return [group[place] for place in chosen.tolist()]
 
     return Sampling(f"at least {rounds} rounds apart", draw, size, separation=rounds)
+
+
+def tiered(cohort: int | float, *, tiers: int = 5) -> Sampling:
+    """Ask devices of like speed together, so that none waits for one of another speed.
+
+    Args:
+        cohort: Clients a round, or a share of the population in (0, 1].
+        tiers: Groups into which a fleet's devices are cut by how long they take, at least 2.
+
+    Source: Chai et al., "TiFL", HPDC 2020, arXiv:2001.09249, with tiers drawn in proportion to the
+    devices that are there.
+    """
+    _check_cohort(cohort)
+    if isinstance(tiers, bool) or not isinstance(tiers, int) or tiers < 2:
+        raise SettingsError(f"tiers must be a whole number of at least 2, but is {tiers!r}.")
+
+    def refuse(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
+        raise SettingsError(
+            "sampling.tiered() ranks devices by their speed, which is not known here. Say who they "
+            "are: fleet=fm.fleets.phones()."
+        )
+
+    found = uniform(cohort)
+    return Sampling(f"uniform in one of {tiers} tiers", refuse, found.expected, tiers=tiers)
+
+
+def by_arrival(buffer: int) -> Sampling:
+    """Return what a buffered run is to those who ask how cohorts are drawn: of nothing by lot."""
+
+    def refuse(clients: Sequence[ClientId], round: int, rng: np.random.Generator) -> list[ClientId]:
+        raise SettingsError("Buffers are filled as answers arrive, which takes a fleet=.")
+
+    return Sampling("as answers arrive", refuse, lambda population: buffer)
 
 
 def weighted(cohort: int, weights: Mapping[ClientId, float]) -> Sampling:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.codec import Codec
 from folkmoot.core.engine import ClientId, Engine
 from folkmoot.core.errors import QuorumError
 from folkmoot.core.tree import Tree
@@ -25,10 +26,16 @@ from folkmoot.train.described import described
 from folkmoot.train.evaluation import ClientResult, Judge
 from folkmoot.train.guard import Guard
 from folkmoot.train.loop import RoundReport, Snapshot, first_snapshot, run_round
-from folkmoot.train.sampling import Sampling, draw_cohort
+from folkmoot.train.monitor import watch
+from folkmoot.train.policy import ALWAYS, Policy
+from folkmoot.train.sampling import Sampling
 from folkmoot.train.states import ClientStates
 from folkmoot.train.stopping import Best, Row, Stop, improves, why_stop
 from folkmoot.train.store import Store
+from folkmoot.train.tally import Tally
+from folkmoot.train.timeline import Timeline
+from folkmoot.train.turns import downloaded, next_asked, skipped, tallied
+from folkmoot.train.whom import NOWHERE, Places
 
 _MOST_SKIPPED = 3
 
@@ -51,6 +58,20 @@ class Program(NamedTuple):
     """What a checkpoint must agree with to be gone on from."""
     store: Store
     """Where clients' private states lie."""
+    policy: Policy = ALWAYS
+    """When rounds begin and end."""
+    down: Codec | None = None
+    """How differences of broadcasts are packed."""
+    difference_bytes: int | None = None
+    """Of one such difference."""
+    places: Places = NOWHERE
+    """Where each client stands in the population."""
+    clock: Timeline | None = None
+    """The virtual clock; None where no fleet says what takes how long."""
+    monitor: bool = True
+    """Whether advice is given."""
+    measures: bool = True
+    """Whether single updates may be measured: nothing is promised of them."""
 
 
 class Standing(NamedTuple):
@@ -65,6 +86,8 @@ class Standing(NamedTuple):
     """Why the run ends before its last round."""
     judged: Mapping[ClientId, ClientResult] = MappingProxyType({})
     """This model on each judged client's own test examples; empty where that was not asked yet."""
+    tally: Tally = Tally.of(0)
+    """What each client has been asked for and has sent."""
 
 
 def begin(program: Program, resume: bool) -> Standing:
@@ -79,10 +102,11 @@ def begin(program: Program, resume: bool) -> Standing:
         if program.folder:
             begin_anew(program.folder, program.folder.parent / "summary.json")
         first = first_snapshot(program.algorithm)._replace(own=ClientStates(store=program.store))
-        return Standing(first, [], program.judge.best, {})
+        return Standing(first, [], program.judge.best, {}, tally=Tally.of(len(program.clients.ids)))
     refuse_other_program(stored.facts["program"], program.identity)
     best, history = Best(*stored.facts["best"]), stored.facts["history"]
-    return Standing(stored.snapshot, history, best, stored.best, _why_stop(program, history))
+    ended, tally = _why_stop(program, history), Tally.from_tree(stored.tally)
+    return Standing(stored.snapshot, history, best, stored.best, ended, tally=tally)
 
 
 def identity_of(
@@ -121,27 +145,40 @@ def advance(
     started = now()
     number = standing.snapshot.round + 1
     lot = program.seed ^ guard.identity.cohorts if guard else program.seed
-    cohort = draw_cohort(program.sampling, program.clients.ids, number, lot)
-    snapshot, report = run_round(
-        program.algorithm, standing.snapshot, engine, cohort, program.seed, guard
-    )
+    due = number % program.evaluate_every == 0 or number == program.rounds
+    asked = next_asked(program, number, lot)
+    link = asked.link._replace(measures=due and program.measures)
+    if asked.reason is not None:
+        snapshot, report = skipped(standing.snapshot, asked)
+    else:
+        snapshot, report = run_round(
+            program.algorithm, standing.snapshot, engine, asked.cohort, program.seed, guard, link
+        )
     trained = now()
+    downloads, snapshot = downloaded(program, snapshot, asked, report)
+    tally = tallied(program, standing.tally, asked, report, downloads)
     row = _row(report, trained - started, engine.streams, guard)
+    row |= {"download_bytes": sum(downloads), **asked.row}
     best, best_model = standing.best, standing.best_model
     judged: Mapping[ClientId, ClientResult] = {}
-    if number % program.evaluate_every == 0 or number == program.rounds:
+    if due:
         columns, judged = program.judge(snapshot, engine)
         row |= columns
         if improves(best, row.get(best.metric, math.nan)):
             best, best_model = best.at(number, row[best.metric]), model_in(snapshot.state)
     row["evaluation_s"] = now() - trained
     history = [*standing.history, row]
+    if due and program.monitor and (advice := watch(history)):
+        row["advice"] = advice.sentence
     ended = _why_stop(program, history)
-    following = Standing(snapshot, history, best, best_model, ended, judged)
+    following = Standing(snapshot, history, best, best_model, ended, judged, tally)
+    if number == 1 or is_over(program, following):
+        row |= asked.spans
     _refuse_silence(history)
     if program.folder and (number % program.checkpoint_every == 0 or is_over(program, following)):
         facts = {"history": history, "best": list(best), "program": program.identity}
-        save_checkpoint(program.folder, Stored(snapshot, best_model, facts))
+        stored = Stored(snapshot, best_model, facts, tally.tree())
+        save_checkpoint(program.folder, stored)
         if guard:
             guard.releases.forget(number)
     return following
@@ -149,6 +186,11 @@ def advance(
 
 def _row(report: RoundReport, seconds: float, streams: int, guard: Guard | None) -> Row:
     """Return a round's row of the history."""
+    found = {
+        "noise_to_signal": None if guard is None else report.noise_to_signal,
+        "update_norm": report.update_norm,
+        "diversity": report.diversity,
+    }
     return {
         "round": report.round,
         "asked": report.asked,
@@ -160,7 +202,7 @@ def _row(report: RoundReport, seconds: float, streams: int, guard: Guard | None)
         "client_s": report.client_s / streams,
         "upload_bytes": report.upload_bytes,
         "download_bytes": report.download_bytes,
-        **({} if guard is None else {"noise_to_signal": report.noise_to_signal}),
+        **{name: value for name, value in found.items() if value is not None},
         **(report.told or {}),
     }
 

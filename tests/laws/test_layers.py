@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (  # Bottom to top. A folder imports itself and the floors below, never a neighbour.
     "core",
     "privacy secagg",
-    "codecs aggregators optimizers schedules data",
+    "codecs aggregators optimizers schedules staleness data",
     "local",
     "engines",
     "deploy",

@@ -37,7 +37,7 @@ def stored(round, own=None, store=None):
         "round": torch.tensor(round),
     }
     snapshot = Snapshot(round, state, {"0": {}}, ClientStates(own, store))
-    return Stored(snapshot, {}, FACTS)
+    return Stored(snapshot, {}, FACTS, {})
 
 
 def alike(one, other):

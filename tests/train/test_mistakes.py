@@ -186,8 +186,8 @@ MISTAKES = {
         ["seed must be a whole number", "'a'"],
     ),
     "an option of a check that is planned": (
-        lambda: fm.check(fm.fedavg(work_of()), four(), fleet=True),
-        ["check() has no option 'fleet' yet", "is planned"],
+        lambda: fm.check(fm.fedavg(work_of()), four(), on="x"),
+        ["check() has no option 'on' yet", "is planned"],
     ),
     "no round": (lambda: run(rounds=0), ["rounds must be a whole number of at least 1", "0"]),
     "rounds as text": (lambda: run(rounds="3"), ["rounds must be a whole number", "'3'"]),

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import folkmoot as fm
-from folkmoot.core.codec import raw_bytes, raw_vector
 from folkmoot.core.errors import CheckpointError
 from folkmoot.privacy import Gaussian, LocalGaussian
 
@@ -208,8 +207,6 @@ def stage(factor):
         lambda bounds, layout: ({}, bounds),
         lambda state, vector, key: vector * factor,
         lambda state, total, key: (total / factor, state),
-        raw_bytes,
-        raw_vector,
     )
 
 

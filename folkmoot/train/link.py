@@ -1,0 +1,77 @@
+"""What lies between a round and its clients: how broadcasts travel, and whose answers come late."""
+
+import functools
+from typing import NamedTuple
+
+from folkmoot.aggregators.measured import measured
+from folkmoot.core import rng
+from folkmoot.core.aggregator import SUM
+from folkmoot.core.algorithm import Task
+from folkmoot.core.codec import Codec
+from folkmoot.core.engine import Cohort
+from folkmoot.core.errors import SettingsError
+from folkmoot.core.tree import Tree
+from folkmoot.engines.tasks import example
+from folkmoot.train.downlink import sent
+from folkmoot.train.gathering import Part
+
+
+class Link(NamedTuple):
+    """One round's."""
+
+    down: Codec | None = None
+    """How differences of broadcasts are packed; None where all are sent whole."""
+    late: tuple[Part, ...] = ()
+    """Clients that answer in this round to older models."""
+    oldest: int | None = None
+    """Rounds that the oldest model had seen that is worked on after this round; None where no work
+    goes on over the end of a round."""
+    measures: bool = False
+    """Whether it is measured how far clients' updates point apart."""
+
+    def measured(self, task: Task) -> Task:
+        """Return a task whose rule also measures, where that is asked and a sum can tell."""
+        if not (self.measures and task.work.train and task.aggregator.sees is SUM):
+            return task
+        if not example(task).value.get("params"):
+            return task
+        return task._replace(aggregator=_measured(task.aggregator))
+
+    def delivered(self, task: Task, codecs: Tree, cohort: Cohort, seed: int) -> tuple[Task, Tree]:
+        """Return the task with what clients hear of its broadcast, and the states after that."""
+        if self.down is None or not task.work.train:
+            return task, codecs
+        at = f"down {cohort.exchange}"
+        key = rng.derive(seed, round=cohort.round, purpose=cohort.purpose("broadcast"))
+        found = sent(self.down, codecs.get(at), task.broadcast, key)
+        return task._replace(broadcast=found.held), {**codecs, at: found.kept}
+
+    def with_base(self, bases: Tree, task: Task, cohort: Cohort) -> Tree:
+        """Return the broadcasts that are kept: this one, and those that are still worked on."""
+        if self.oldest is None:
+            return bases
+        if cohort.exchange:
+            raise SettingsError(
+                f"Round {cohort.round} asks a second time, but with buffer= its clients answer to "
+                "different models, and at different times. Use an algorithm of one exchange a "
+                "round, or leave buffer= out."
+            )
+        used = {f"{part.base}" for part in self.late}
+        kept = {
+            base: tree for base, tree in bases.items() if int(base) >= self.oldest or base in used
+        }
+        return {**kept, f"{cohort.round - 1}": task.broadcast}
+
+    def parts(self, cohort: Cohort) -> list[Part]:
+        """Return who is asked, by the model that they were given."""
+        present = [Part(cohort)] if cohort.clients or not self.late else []
+        return present + [part for part in self.late if part.cohort.clients]
+
+    def answers(self, cohort: Cohort) -> int:
+        """Return how many clients a sum may hold."""
+        return len(cohort.clients) + sum(len(part.cohort.clients) for part in self.late)
+
+
+PLAIN: Link = Link()
+
+_measured = functools.lru_cache(measured)
