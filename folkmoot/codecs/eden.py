@@ -47,6 +47,8 @@ POINTS = {
 """By bits: the points above 0 that are nearest to a standard Gaussian in the mean square (Lloyd,
 1957 and 1982; Max, 1960). Those below 0 mirror them."""
 _UNIFORM = 64
+_LEAST_SQUARE = 2.0**-60
+"""Squared lengths from here to its inverse are safe in float32, and so is all that follows."""
 
 
 def eden(bits: int, *, unbiased: bool = True) -> Codec:
@@ -101,11 +103,14 @@ def _eden(name: str, bits: int, unbiased: bool) -> Codec:
         return {"size": torch.tensor(bounds.size)}, bounds._replace(l2=l2, largest=math.inf)
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
-        power = power_above(vector)
-        flat = _rotated(vector * (1 / power), key)
-        square = float(torch.dot(flat, flat))
+        power, square = 1.0, float(torch.dot(vector, vector))
+        if not _LEAST_SQUARE < square < 1 / _LEAST_SQUARE:
+            power = power_above(vector)
+            vector = vector * (1 / power)
+            square = float(torch.dot(vector, vector))
+        flat = _rotated(vector, key)
         codes = _codes(flat.numpy(), bits, math.sqrt(square / max(len(flat), 1)))
-        found = _points_of(codes, bits)
+        found = _points_of(codes, bits, 1.0)
         along = float(torch.dot(flat, found))
         # Both are 0 for the zero vector only.
         scale = _ratio(square, along) if unbiased else _ratio(along, float(found.dot(found)))
@@ -113,7 +118,7 @@ def _eden(name: str, bits: int, unbiased: bool) -> Codec:
 
     def unpack(state: Tree, message: Tree, key: int) -> Tensor:
         codes = unpacked(message["vector"], bits, int(state["size"]))
-        return _rotated_back(_points_of(codes, bits).mul_(message["scale"]), key)
+        return _rotated_back(_points_of(codes, bits, message["scale"].item()), key)
 
     return lossy(name, init, pack, unpack)
 
@@ -122,40 +127,40 @@ def _codes(flat: np.ndarray, bits: int, deviation: float) -> np.ndarray:
     """Return each coordinate's code, (size,), uint8: the lowest bit is its sign."""
     points = POINTS[bits]
     limits = [np.float32(deviation * (a + b) / 2) for a, b in itertools.pairwise(points)]
-    codes = np.empty(len(flat), dtype=np.uint8)
+    codes = np.zeros(len(flat), dtype=np.uint8)
     lengths, beyond = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=bool)
     for begin in range(0, len(flat), CHUNK):
         part, code = flat[begin : begin + CHUNK], codes[begin : begin + CHUNK]
         absolute, above = lengths[: len(part)], beyond[: len(part)]
-        np.less(part, 0, out=code.view(bool))
         np.abs(part, out=absolute)
         for limit in limits:
-            np.greater(absolute, limit, out=above)
-            code += above.view(np.uint8)
-            code += above.view(np.uint8)
+            code += np.greater(absolute, limit, out=above).view(np.uint8)
+        code += code
+        code += np.less(part, 0, out=above).view(np.uint8)
     return codes
 
 
-def _points_of(codes: np.ndarray, bits: int) -> Tensor:
-    """Return the points that codes stand for, float32."""
+def _points_of(codes: np.ndarray, bits: int, scale: float) -> Tensor:
+    """Return the points that codes stand for, times a scale, float32."""
     found = np.empty(len(codes) + len(codes) % 2, dtype=np.float32)
     pairs = np.append(codes, np.uint8(0)) if len(codes) % 2 else codes
     # Two codes are looked up at a time, as one number of 16 bits; "clip" is numpy's fast way.
     index, two = pairs.view(np.uint16), found.view(np.complex64)
+    table = (_table(bits) * np.float32(scale)).view(np.complex64).reshape(-1)
     for begin in range(0, len(index), CHUNK):
         part = slice(begin, begin + CHUNK)
-        np.take(_table(bits), index[part], out=two[part], mode="clip")
+        np.take(table, index[part], out=two[part], mode="clip")
     return torch.from_numpy(found)[: len(codes)]
 
 
 @functools.cache
 def _table(bits: int) -> np.ndarray:
-    """Return the points of each pair of codes, laid side by side, by the pair's 16 bits."""
+    """Return the points of each pair of codes, (pairs, 2), by the pair's 16 bits."""
     one = np.array([point * sign for point in POINTS[bits] for sign in (1, -1)], dtype=np.float32)
     pairs = np.zeros((1 << 8 + bits, 2), dtype=np.float32)
     low, high = np.meshgrid(np.arange(1 << bits), np.arange(1 << bits))
     pairs[low + 256 * high, 0], pairs[low + 256 * high, 1] = one[low], one[high]
-    return pairs.view(np.complex64).reshape(-1)
+    return pairs
 
 
 def _ratio(above: float, below: float) -> float:

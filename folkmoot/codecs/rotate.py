@@ -92,10 +92,11 @@ def rotated(vector: Tensor, turn: int) -> Tensor:
     if size < 2:
         return vector.clone()
     found = vector * _signs(turn, 0, size)
+    if block == size:
+        return hadamard(found)
     found[:block] = hadamard(found[:block])
-    if block < size:
-        last = found[size - block :]
-        last.copy_(hadamard(last * _signs(turn, 1, block)))
+    last = found[size - block :]
+    last.copy_(hadamard(last * _signs(turn, 1, block)))
     return found
 
 
@@ -104,10 +105,11 @@ def rotated_back(vector: Tensor, turn: int) -> Tensor:
     size, block = len(vector), _block(len(vector))
     if size < 2:
         return vector.clone()
+    if block == size:
+        return hadamard(vector).mul_(_signs(turn, 0, size))
     found = vector.clone()
-    if block < size:
-        last = found[size - block :]
-        last.copy_(hadamard(last) * _signs(turn, 1, block))
+    last = found[size - block :]
+    torch.mul(hadamard(last), _signs(turn, 1, block), out=last)
     found[:block] = hadamard(found[:block])
     return found.mul_(_signs(turn, 0, size))
 

@@ -66,33 +66,45 @@ def count_sketch(width: int, *, rows: int = 5) -> Codec:
         )
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
-        found = torch.zeros(rows, width)
+        found = np.empty((rows, width), dtype=np.float32)
         for row in range(rows):
             buckets, signs = _places(int(state["turn"]), row, len(vector), width)
-            found[row].index_add_(0, buckets, vector * signs)
-        return found.view(-1)
+            found[row] = np.bincount(buckets, vector.numpy() * signs, minlength=width)
+        return torch.from_numpy(found.reshape(-1))
 
     def decode(state: Tree, total: Tensor, key: int) -> tuple[Tensor, Tree]:
         turn, size = int(state["turn"]), int(state["size"])
-        estimates = torch.empty(rows, size)
-        for row, sums in enumerate(total.float().view(rows, width)):
+        estimates = []
+        for row, sums in enumerate(total.float().view(rows, width).numpy()):
             buckets, signs = _places(turn, row, size, width)
-            torch.mul(sums[buckets], signs, out=estimates[row])
-        found = estimates.median(0).values if size else torch.zeros(0)
-        return found, {**state, "turn": torch.tensor(turn + 1)}
+            estimates.append(torch.from_numpy(sums[buckets] * signs))
+        return _median(estimates), {**state, "turn": torch.tensor(turn + 1)}
 
     return Codec(name, init, encode, decode)
 
 
 @functools.lru_cache(maxsize=8)
-def _places(turn: int, row: int, size: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return each number's bucket, int32, and sign, float32, which nobody may write to."""
+def _places(turn: int, row: int, size: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each number's bucket, int64, and sign, float32, which nobody may write to."""
     key = rng.derive(turn, purpose=f"count_sketch {row}")
     signs = rng.mix_array(np.arange(-(-size // 64), dtype=np.uint64) ^ np.uint64(key))
     bits = np.unpackbits(signs.view(np.uint8))[:size]
     mixed = _mixed(np.arange(size, dtype=np.uint64), _bits(size), key)
     buckets = (mixed * np.uint64(width)) >> np.uint64(_bits(size))
-    return torch.from_numpy(buckets.astype(np.int32)), torch.from_numpy(2.0 * bits - 1).float()
+    return buckets.astype(np.int64), 2 * bits.astype(np.float32) - 1
+
+
+def _median(rows: list[Tensor]) -> Tensor:
+    """Return the median of an odd number of vectors, NaN where one of them is; they are lost.
+
+    Neighbours are put in order, the larger one behind, until the upper half stands: whole vectors
+    at a time, which is far faster than to sort each place's few numbers.
+    """
+    for end in range(len(rows) - 1, len(rows) // 2 - 1, -1):
+        for at in range(end):
+            low, high = rows[at], rows[at + 1]
+            rows[at], rows[at + 1] = torch.minimum(low, high), torch.maximum(low, high)
+    return rows[len(rows) // 2]
 
 
 def _mixed(places: np.ndarray, bits: int, key: int) -> np.ndarray:

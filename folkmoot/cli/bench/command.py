@@ -50,6 +50,10 @@ def bench(
         bool,
         typer.Option("--secagg", help="Measure secure sums; speed only with --only."),
     ] = False,
+    codecs: Annotated[
+        bool,
+        typer.Option("--codecs", help="Measure codecs; speed only with --only."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -61,7 +65,7 @@ def bench(
     """
     with reported(debug):
         times = 1 if quick else runs
-        parts = memory or newcomer or algorithms or private or secagg
+        parts = memory or newcomer or algorithms or private or secagg or codecs
         found = _speed(only, times) if only or not parts else {}
         if memory:
             from folkmoot.cli.bench.memory import memory as probes
@@ -83,6 +87,10 @@ def bench(
             from folkmoot.cli.bench.secagg import secagg as sums
 
             found["secagg"] = sums(quick, tell=_tell)
+        if codecs:
+            from folkmoot.cli.bench.codecs import measured
+
+            found["codecs"] = measured(quick, tell=_tell)
         from folkmoot.cli.bench.machine import machine
 
         found["machine"] = machine()

@@ -33,6 +33,9 @@ def show(found: dict[str, Any]) -> None:
         console.print(_secagg(cohorts))
         console.print(_facts("parts of a secure sum", found["secagg"]["parts"]))
         _warn(console, cohorts)
+    if "codecs" in found:
+        console.print(_codecs(found["codecs"]))
+        _warn(console, found["codecs"])
     about = found["machine"]
     threads = {figures["plain_threads"] for figures in speed.values()}
     plain = f", plain loop with {threads.pop()} threads" if threads else ""
@@ -122,6 +125,27 @@ def _secagg(found: dict[str, Any]) -> Table:
             f"{figures['else_share']:.1%}{'' if figures['holds']['else_share'] else ' !'}",
             f"{figures['bars']['else_share']:.0%}",
             "exact" if figures["exact"] else "wrong !",
+        )
+    return table
+
+
+def _codecs(found: dict[str, Any]) -> Table:
+    """Return a line for each codec; a figure below its bar is marked."""
+    title = "codecs, GB/s of float32 on one core; copies: both ways, in copies of the vector"
+    table = Table("codec", title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ("bits", "NMSE", "encode", "decode", "both", "bar", "copies"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, figures in found.items():
+        mark = " !" if figures["holds"] is False else ""
+        table.add_row(
+            name,
+            f"{figures['bits']:.3g}",
+            f"{figures['nmse']:.3g}",
+            f"{figures['encode_gb_s']:.2f}",
+            f"{figures['decode_gb_s']:.2f}",
+            f"{figures['both_gb_s']:.2f}{mark}",
+            "" if figures["bar"] is None else f"{figures['bar']:.1f}",
+            f"{figures['by_copy']:.0f}",
         )
     return table
 
