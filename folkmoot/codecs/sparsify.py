@@ -28,8 +28,8 @@ def top_k(share: float | None = None, *, count: int | None = None) -> Codec:
     Biased: what is small each time never arrives, so use it within `feedback(work, codec)`. NMSE is
     at most 1 - k / d for k of d numbers, and the least that k numbers allow. Of equal absolute
     values the first ones are kept. 32 bits for each kept number, and about 2 + log2(d / k) for its
-    place. Places tell which numbers were large, so they are a release of their own: under
-    differential privacy this stands nowhere. Infinite numbers are kept.
+    place. Places tell which numbers were large: whoever sees a client's message sees that, and no
+    noise in the sum hides it from them. Infinite numbers are kept.
 
     What this does to the bounds: nothing; `l2` holds.
 
@@ -72,7 +72,7 @@ def random_k(share: float | None = None, *, count: int | None = None) -> Codec:
     """Keep random numbers, exactly so many, and make up for the rest by a factor.
 
     Unbiased; NMSE is d / k - 1 in the mean, for k of d numbers. Places follow from a seed and cost
-    nothing: 32 bits for each kept number. All clients of a round keep the same ones, so their short
+    nothing: 32 bits for each kept number. What is left out is not looked at, NaN neither. All clients of a round keep the same ones, so their short
     vectors can be added, also in secure; in front of a stage that packs vectors each client keeps
     others.
 
