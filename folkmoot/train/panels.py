@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folkmoot.train.outcome import Outcome
-from folkmoot.train.summary import chosen_metric, metric_names, number, plural
+from folkmoot.train.summary import chosen_metric, metric_names
+from folkmoot.train.words import number, plural
 
 HELD_OUT, CLIENTS = "#0072b2", "#d55e00"
 INK, MUTED, LINE, PAPER = "#20242b", "#68707c", "#e2e5e9", "#fffffe"

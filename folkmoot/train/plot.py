@@ -9,17 +9,22 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from folkmoot.core.errors import SettingsError
 from folkmoot.data.picture import keep_out_of_home
+from folkmoot.train.efficiency import curves_of, efficiency_panels, shown_metric
 from folkmoot.train.folders import write_atomically
+from folkmoot.train.gantt import gantt
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.panels import CLIENTS, HELD_OUT, INK, LINE, MUTED, PAPER, main_panel, panels
 from folkmoot.train.privacy_panels import privacy_panels
-from folkmoot.train.summary import chosen_metric, headline, plural
+from folkmoot.train.summary import chosen_metric, headline
+from folkmoot.train.traffic_panels import traffic_panels
+from folkmoot.train.words import plural
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _STYLE: Any = {
@@ -65,6 +70,36 @@ def draw_privacy(outcome: Outcome) -> Any:
     return figure
 
 
+def draw_efficiency(outcome: Outcome, others: Mapping[str, Outcome] = MappingProxyType({})) -> Any:
+    """Return a Matplotlib figure of a metric against rounds, bytes up, and virtual time.
+
+    Args:
+        outcome: The run.
+        others: Runs to be drawn beside it, by what they are to be called.
+    """
+    curves = curves_of(outcome, others)
+    with _matplotlib():
+        figure = _figure((10.4, 3.4))
+        efficiency_panels(figure, curves, shown_metric(outcome))
+    return figure
+
+
+def draw_traffic(outcome: Outcome) -> Any:
+    """Return a Matplotlib figure of who took part, how late, and how far the model moved."""
+    with _matplotlib():
+        figure = _figure((10.4, 3.0))
+        traffic_panels(figure, outcome)
+    return figure
+
+
+def draw_round(outcome: Outcome, round: int | None = None) -> Any:
+    """Return a Matplotlib figure of what each device did in a round; None is the last one known."""
+    with _matplotlib():
+        figure = _figure((10.4, 5.4))
+        gantt(figure, outcome, round)
+    return figure
+
+
 def write_picture(path: Path, outcome: Outcome, drawn: Callable[[Outcome], Any] = draw) -> Path:
     """Write a picture as PNG, SVG or PDF, by the path's ending, and return the path.
 
@@ -101,16 +136,16 @@ def inline_svg(outcome: Outcome, *, small: bool = False) -> str:
         else:
             panels(figure, outcome)
     shown = f"{chosen_metric(outcome)} over {plural(outcome.rounds, 'round')}"
-    return _element(figure, shown)
+    return element(figure, shown)
 
 
 def privacy_svg(outcome: Outcome) -> str:
     """Return what a run has promised and spent, as an <svg> element of a page."""
-    return _element(draw_privacy(outcome), f"epsilon over {plural(outcome.rounds, 'round')}")
+    return element(draw_privacy(outcome), f"epsilon over {plural(outcome.rounds, 'round')}")
 
 
-def _element(figure: Any, shown: str) -> str:
-    """Return a figure as an <svg> element, with what it shows in words."""
+def element(figure: Any, shown: str) -> str:
+    """Return a figure as an <svg> element of a page, with what it shows in words."""
     with _matplotlib():
         figure.patch.set_visible(False)
         text = _bytes(figure, "svg").decode()

@@ -10,26 +10,33 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from folkmoot.train.communication import centralising, heard, virtual_time
 from folkmoot.train.evaluation import ClientResult
 from folkmoot.train.folders import write_atomically
+from folkmoot.train.monitor import last_advice
 from folkmoot.train.outcome import Outcome
-from folkmoot.train.plot import inline_svg, privacy_svg
+from folkmoot.train.plot import (
+    draw_efficiency,
+    draw_round,
+    draw_traffic,
+    element,
+    inline_svg,
+    privacy_svg,
+)
 from folkmoot.train.style import CARD_CSS, PAGE_CSS
 from folkmoot.train.summary import (
     Scores,
     chosen_metric,
-    duration,
     facts,
     headline,
     last_evaluated,
     not_evaluated,
-    number,
-    plural,
     scores,
-    size,
     spreads,
     time_parts,
 )
+from folkmoot.train.traffic_panels import parts as traffic_parts
+from folkmoot.train.words import duration, number, plural, size
 
 _MOST_CLIENTS = 10
 _MOST_LEFT_OUT = 20
@@ -45,13 +52,16 @@ def write_report(path: Path, outcome: Outcome) -> Path:
 def page(outcome: Outcome) -> str:
     """Return the page of a run."""
     ended = f'<p class="note">Ended early: {escape(outcome.ended)}.</p>' if outcome.ended else ""
+    said = last_advice(outcome.history)
+    advice = f'<p class="note">The monitor says: {escape(said)}.</p>' if said else ""
     parts = [
         f"<h1>{escape(outcome.name)}</h1>",
-        f'<p class="muted">{escape(headline(outcome))}</p>{ended}',
+        f'<p class="muted">{escape(headline(outcome))}</p>{ended}{advice}',
         _numbers(outcome),
         _picture(outcome),
         _section("Privacy", _privacy(outcome)) if outcome.privacy else "",
         _section("Time and traffic", _time(outcome)),
+        _communication(outcome),
         _section("Clients", _clients(outcome)) if outcome.judged else "",
         _section("Left out", _left_out(outcome)),
         _section("Settings", _listed(_flat(outcome.settings))),
@@ -194,8 +204,31 @@ def _traffic(outcome: Outcome) -> list[tuple[str, str]]:
             "down",
             f"{size(traffic.download_bytes)}, {size(traffic.download_bytes / rounds)} a round",
         ),
+        *(
+            (what, text)
+            for what, text in (
+                ("virtual time", virtual_time(outcome)),
+                ("against centralising", centralising(outcome)),
+                ("heard", heard(outcome)),
+            )
+            if text
+        ),
         *((f"peak memory, {what.replace('_', ' ')}", size(used)) for what, used in memory.items()),
     ]
+
+
+def _communication(outcome: Outcome) -> str:
+    """Return the pictures of what learning cost, who took part, and a round of a fleet."""
+    metric = chosen_metric(outcome)
+    drawn = []
+    if any(row.get(outcome.best.metric) is not None for row in outcome.history):
+        drawn.append(element(draw_efficiency(outcome), f"{metric} over rounds, bytes and time"))
+    if traffic_parts(outcome):
+        drawn.append(element(draw_traffic(outcome), "participation, staleness, updates"))
+    if any(row.get("spans") for row in outcome.history):
+        drawn.append(element(draw_round(outcome), "what each device did in a round"))
+    figures = "".join(f"<figure>{picture}</figure>" for picture in drawn)
+    return _section("Communication", figures) if drawn else ""
 
 
 def _clients(outcome: Outcome) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from folkmoot.core.engine import ClientId
@@ -17,9 +18,13 @@ from folkmoot.local.parts import model_in
 from folkmoot.train.evaluation import ClientResult, model_of_client
 from folkmoot.train.outcome import Outcome, Times
 from folkmoot.train.own_models import differing
+from folkmoot.train.participation import Roll
+from folkmoot.train.pictures import Pictured
 from folkmoot.train.record import plain, read_record, write_record
 from folkmoot.train.standing import Program, Standing
-from folkmoot.train.summary import as_text, chosen_metric, number
+from folkmoot.train.summary import as_text, chosen_metric
+from folkmoot.train.tally import Tally
+from folkmoot.train.words import number
 
 
 class ModelNotLoaded(SettingsError, AttributeError):
@@ -27,7 +32,7 @@ class ModelNotLoaded(SettingsError, AttributeError):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Result(Outcome):
+class Result(Pictured):
     """A finished run. `print` it, `plot` it, `save` it; `model` is an ordinary module."""
 
     modules: tuple[nn.Module, nn.Module] | None = None
@@ -56,43 +61,6 @@ class Result(Outcome):
             ModelNotLoaded: If the result was loaded without `model=`.
         """
         return self._modules("best_model")[1]
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Draw the run: metrics over rounds, the loss, and clients' values.
-
-        Args:
-            path: Where to write the picture; its ending chooses the format: .png, .svg or .pdf.
-
-        Returns:
-            The path; without one the Matplotlib `Figure`, which a notebook shows.
-        """
-        from folkmoot.train.plot import draw, write_picture
-
-        return draw(self) if path is None else write_picture(Path(path), self)
-
-    def plot_privacy(self, path: str | Path | None = None) -> Any:
-        """Draw epsilon over rounds, the metric against epsilon, and noise beside signal.
-
-        Args:
-            path: Where to write the picture, as for `plot`.
-
-        Raises:
-            SettingsError: If the run has promised nothing.
-        """
-        from folkmoot.train.plot import draw_privacy, write_picture
-
-        if self.privacy is None:
-            raise SettingsError(
-                "There is no privacy to draw: the run has promised none. Pass "
-                "privacy=fm.DP(epsilon=...) to fm.run."
-            )
-        return draw_privacy(self) if path is None else write_picture(Path(path), self, draw_privacy)
-
-    def report(self, path: str | Path) -> Path:
-        """Write the run as one HTML page that opens without a network, and return its path."""
-        from folkmoot.train.report import write_report
-
-        return write_report(Path(path), self)
 
     def save(self, folder: str | Path) -> Path:
         """Write the run into a folder, with picture and report, and return it.
@@ -217,6 +185,8 @@ def result_of(
     """Make the result of a run from where it stands."""
     objective, state = program.algorithm.objective, standing.snapshot.state
     best = standing.best_model or model_in(state)
+    # That a client took part is what a private run's promise hides.
+    tally = None if settings.get("privacy") else standing.tally
     modules = objective.module(state), objective.module(best)
     weights = _weights(modules[0])
     return Result(
@@ -231,6 +201,8 @@ def result_of(
         if digest_of(best) == digest_of(model_in(state))
         else _weights(modules[1]),
         state=state,
+        roll=Roll(program.clients.ids, tally) if tally else None,
+        passes=_passes(program, tally) if tally else None,
         modules=modules,
         program=program,
     )
@@ -259,6 +231,19 @@ def _clients(
         )
         for client in sorted({*judged, *(own if work.model else ())})
     }
+
+
+def _passes(program: Program, tally: Tally) -> float | None:
+    """Return how often answers that counted have gone through all examples, on the average."""
+    sizes, (work, *_) = program.clients.sizes(), program.algorithm.works
+    if sizes is None or not sizes.sum():
+        return None
+    plan = work.plan
+    if plan.steps is None:
+        seen = sizes * float(plan.epochs or 1)
+    else:
+        seen = np.minimum(plan.batch_size or sizes, sizes) * float(plan.steps)
+    return float(tally.answered.numpy() @ seen / sizes.sum())
 
 
 def _times(standing: Standing, total_s: float) -> Times:

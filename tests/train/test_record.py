@@ -36,7 +36,7 @@ def test_a_saved_run_is_one_folder_with_picture_and_report(finished, tmp_path):
     folder = finished.save(tmp_path / "deep" / "a")
 
     found = {path.name for path in folder.iterdir()} - {"best_model.safetensors"}
-    assert found == FILES | {"plot.png", "report.html"}
+    assert found == FILES | {"participation.csv", "plot.png", "report.html"}
 
 
 def test_the_best_model_has_a_file_where_it_differs_and_none_where_it_does_not(by_hand, tmp_path):
