@@ -72,9 +72,9 @@ def random_k(share: float | None = None, *, count: int | None = None) -> Codec:
     """Keep random numbers, exactly so many, and make up for the rest by a factor.
 
     Unbiased; NMSE is d / k - 1 in the mean, for k of d numbers. Places follow from a seed and cost
-    nothing: 32 bits for each kept number. What is left out is not looked at, NaN neither. All clients of a round keep the same ones, so their short
-    vectors can be added, also in secure; in front of a stage that packs vectors each client keeps
-    others.
+    nothing: 32 bits for each kept number. What is left out is not looked at, NaN neither. All
+    clients of a round keep the same ones, so their short vectors can be added, also in a secure
+    sum; in front of a stage that packs vectors each client keeps others.
 
     What this does to the bounds: `size` becomes k, and `l2` holds, for the factor comes behind the
     sum. In front of a stage that packs, `l2` and `largest` grow by d / k.
