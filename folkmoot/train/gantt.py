@@ -10,13 +10,15 @@ from folkmoot.core.errors import SettingsError
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.panels import INK, LINE, MUTED, PAPER, frame, titled
 from folkmoot.train.stopping import Row
-from folkmoot.train.words import plural
+from folkmoot.train.words import duration, plural
 
 _PHASES = {"download": "#56b4e9", "training": "#0072b2", "upload": "#e69f00"}
 _LOST = "#b3261e"
 _MOST_DEVICES = 60
 _MOST_REASONS = 3
 _MARKS = "x+^s"
+_NEAR = 1.3
+"""How much longer than the round a deadline may be to be drawn, and not to squeeze the rest."""
 _UNITS = (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0))
 
 
@@ -130,12 +132,16 @@ def _kind(reason: str) -> str:
 
 
 def _lines(axes: Any, outcome: Outcome, took: float, scale: float) -> None:
-    """Mark where the round closed, and its deadline."""
+    """Mark where the round closed, and its deadline; one that was far off is only told."""
     deadline = outcome.settings.get("deadline_s")
     axes.axvline(took / scale, color=INK, linewidth=1.2, label="the round closes")
     # Of a buffered run the deadline is each answer's own.
-    if isinstance(deadline, int | float) and not outcome.settings.get("buffer"):
+    if not isinstance(deadline, int | float) or outcome.settings.get("buffer"):
+        return
+    if deadline <= _NEAR * took:
         axes.axvline(deadline / scale, color=_LOST, linewidth=1.2, linestyle="--", label="deadline")
+    else:
+        axes.plot([], [], " ", label=f"deadline: {duration(deadline)}")
 
 
 def _legend(figure: Any, axes: Any) -> None:

@@ -60,7 +60,7 @@ def bar() -> Iterator[Callback]:
         RichProgress(*columns, console=Console(stderr=True), auto_refresh=False) as display,
         _drawn(display),
     ):
-        task = display.add_task("", total=None, metrics="")
+        task, advice_of = display.add_task("", total=None, metrics=""), heeded()
 
         def listen(event: Event) -> None:
             if event.kind == "start":
@@ -71,6 +71,8 @@ def bar() -> Iterator[Callback]:
             if event.row.get("evaluated"):
                 shown_now = [metrics_of(event.row), meter_of(event.row)]
                 display.update(task, metrics="  ".join(filter(None, shown_now)))
+            if event.kind == "round" and (advice := advice_of(event.row)):
+                display.console.print(advice, highlight=False, markup=False)
 
         yield listen
 
@@ -107,7 +109,9 @@ def cell() -> Iterator[Callback]:
         if event.kind == "start":
             first = event.round
         if event.row.get("evaluated"):
-            metrics = "  ".join(filter(None, [metrics_of(event.row), meter_of(event.row)]))
+            kind = (event.row.get("advice") or "").partition(":")[0]
+            found = [metrics_of(event.row), meter_of(event.row), kind]
+            metrics = "  ".join(filter(None, found))
         is_due = event.kind == "end" or now() - written > _CELL_S
         if not is_due or event.round == first:
             return
@@ -123,6 +127,7 @@ def cell() -> Iterator[Callback]:
 @contextlib.contextmanager
 def lines(every_round: bool = False) -> Iterator[Callback]:
     """Print a line for each evaluated round, or for every round, to stderr."""
+    advice_of = heeded()
 
     def listen(event: Event) -> None:
         promised = promise_of(event.row) if event.kind == "start" else None
@@ -130,6 +135,8 @@ def lines(every_round: bool = False) -> Iterator[Callback]:
             print(promised, file=sys.stderr, flush=True)
         if event.kind == "round" and (every_round or event.row["evaluated"]):
             print(line_of(event), file=sys.stderr, flush=True)
+            if advice := advice_of(event.row):
+                print(advice, file=sys.stderr, flush=True)
 
     yield listen
 
@@ -176,6 +183,22 @@ def promise_of(row: dict[str, Any]) -> str | None:
         f"{found['noise_multiplier']:.4g} x clip, expected noise to signal "
         f"{found['noise_to_signal']:.2g}"
     )
+
+
+def heeded() -> Callable[[dict[str, Any]], str]:
+    """Return a function of rows that returns the monitor's advice where it is of a new kind."""
+    last = ""
+
+    def advice_of(row: dict[str, Any]) -> str:
+        nonlocal last
+        if not row.get("evaluated"):
+            return ""
+        said = row.get("advice") or ""
+        # Its numbers change with each evaluation; what it is about stands before the colon.
+        before, last = last, said.partition(":")[0]
+        return f"advice: {said}" if said and last != before else ""
+
+    return advice_of
 
 
 def meter_of(row: dict[str, Any]) -> str:

@@ -161,9 +161,12 @@ def test_losses_are_marked_and_counted_by_reason(fleet):
 def test_the_deadline_of_a_round_is_a_line_and_that_of_a_buffer_is_none(fleet):
     def deadlines(result):
         lines = draw_round(result).axes[0].lines
-        return [curve.get_xdata()[0] for curve in lines if curve.get_label() == "deadline"]
+        found = [curve for curve in lines if "deadline" in curve.get_label().split(":")[0]]
+        return [[*curve.get_xdata()][:1] or curve.get_label() for curve in found]
 
-    assert deadlines(fleet()) == [2]
+    assert deadlines(fleet()) == [[2]]
+    # Three hours would take a third of the picture for nothing.
+    assert deadlines(fleet(deadline_s=10_800)) == ["deadline: 3 h 00 min"]
     assert deadlines(fleet(buffer=10)) == []
     assert deadlines(fleet(deadline_s=None)) == []
 

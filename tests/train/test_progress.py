@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from folkmoot.core.errors import SettingsError
-from folkmoot.train.progress import bar, metrics_of, shown
+from folkmoot.train.events import Event
+from folkmoot.train.progress import bar, lines, metrics_of, shown
 
 
 def test_a_line_shows_two_metrics_and_not_the_quantiles_of_one():
@@ -27,6 +28,31 @@ def test_the_held_out_set_comes_before_clients_tests():
 def test_a_display_that_is_no_function_is_refused():
     with pytest.raises(SettingsError, match="True, False, None"):
         shown("bar")
+
+
+def row(number, advice=None):
+    plain = {"answered": 3, "asked": 4, "train_s": 0.5, "skipped": None, "test_loss": 0.25}
+    return {"round": number, "evaluated": True, **plain} | ({"advice": advice} if advice else {})
+
+
+def test_advice_is_printed_below_its_round_once_for_each_kind(capsys):
+    said = [None, "stalled: for 10", "stalled: for 11", "diverging: by 3", None, "stalled: again"]
+
+    with lines() as listen:
+        for number, advice in enumerate(said, 1):
+            listen(Event("round", number, 6, row(number, advice)))
+
+    printed = [line for line in capsys.readouterr().err.splitlines() if "advice" in line]
+    assert printed == [
+        "advice: stalled: for 10", "advice: diverging: by 3", "advice: stalled: again",
+    ]  # fmt: skip
+
+
+def test_a_bar_prints_advice_as_it_is_above_itself(capsys):
+    with bar() as listen:
+        listen(Event("round", 1, 2, row(1, "stalled: [bold] moves")))
+
+    assert "advice: stalled: [bold] moves" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):
