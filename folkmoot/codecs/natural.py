@@ -49,12 +49,12 @@ def natural() -> Codec:
         return state, bounds._replace(l2=l2, largest=2 * bounds.largest + _LEAST)
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
-        key = rng.mix(key ^ rng.label("natural"))
+        drawn = lots(rng.mix(key ^ rng.label("natural")))
         bits = vector.contiguous().numpy().view(np.uint32)
         codes = np.empty(len(bits), dtype=np.uint16)
         for begin in range(0, len(bits), CHUNK):
             part = bits[begin : begin + CHUNK]
-            added = lots(key, begin, len(part)).astype(np.uint32)
+            added = drawn(begin, len(part)).astype(np.uint32)
             added <<= np.uint32(_FRACTION - _LOT_BITS)
             # A carry out of the largest exponent would turn NaN into a zero.
             added[(part & _INFINITY) == _INFINITY] = 0

@@ -5,7 +5,7 @@ byte of a plane of 4 holds a code of the plane's first half and one of its secon
 then all is done with whole, contiguous arrays. Fewer than 8 bytes are lost at the planes' ends.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,15 +60,33 @@ def packed_size(size: int, bits: int) -> int:
     return sum(_plane_size(size, width) for width in _widths(bits))
 
 
-def lots(key: int, begin: int, size: int) -> np.ndarray:
-    """Return random numbers below 2^16, (size,), uint16, from place `begin`, a multiple of 4, on.
+def lots(key: int) -> Callable[[int, int], np.ndarray]:
+    """Return the random numbers of a stream, below 2^16, as a function of places.
 
     Args:
         key: 64 bits, of a stream that is used for nothing else.
+
+    Returns:
+        From the first place, a multiple of 4, and how many, at most `CHUNK`, to (number,),
+        uint16, which the next call writes over.
     """
-    counters = np.arange(begin // 4, -(-(begin + size) // 4), dtype=np.uint64)
-    counters ^= np.uint64(key)
-    return rng.mix_array(counters).view(np.uint16)[:size]
+    count = np.arange(CHUNK // 4, dtype=np.uint64)
+    drawn, spare = np.empty_like(count), np.empty_like(count)
+
+    def at(begin: int, number: int) -> np.ndarray:
+        # `rng.mix_array` of place and key, in the same memory each time: new one takes longer.
+        words, shifted = drawn[: -(-number // 4)], spare[: -(-number // 4)]
+        np.add(count[: len(words)], np.uint64(begin // 4), out=words)
+        words ^= np.uint64(key)
+        words += np.uint64(rng.GAMMA)
+        words ^= np.right_shift(words, np.uint64(30), out=shifted)
+        words *= np.uint64(rng.MIX_1)
+        words ^= np.right_shift(words, np.uint64(27), out=shifted)
+        words *= np.uint64(rng.MIX_2)
+        words ^= np.right_shift(words, np.uint64(31), out=shifted)
+        return words.view(np.uint16)[:number]
+
+    return at
 
 
 def pieces(size: int, block: int) -> Iterator[tuple[slice, slice]]:

@@ -161,7 +161,7 @@ def _norm_of_rows(rows: Tensor, norm: Norm) -> Tensor:
 
 def _codes(vector: np.ndarray, scales: np.ndarray, block: int, half: float, key: int) -> np.ndarray:
     """Return which step each number is rounded to, (size,), from 0 to 2 * half."""
-    key = rng.mix(key ^ rng.label("quantize"))
+    drawn = lots(rng.mix(key ^ rng.label("quantize")))
     positive = scales[scales > 0]
     # One over a tiny scale is no float32.
     dtype = np.float64 if positive.size and positive.min() < _TINY else np.float32
@@ -177,7 +177,7 @@ def _codes(vector: np.ndarray, scales: np.ndarray, block: int, half: float, key:
             np.multiply(
                 vector[part].reshape(rows, -1), inverse[blocks, None], out=steps.reshape(rows, -1)
             )
-            np.copyto(lot, lots(key, part.start, len(lot)))
+            np.copyto(lot, drawn(part.start, len(lot)))
             lot *= 2.0**-16
             lot += half
             steps += lot

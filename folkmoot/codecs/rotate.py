@@ -29,6 +29,7 @@ _BITS = 4
 """A transform of 2^k is done as products with matrices of 2^4: few passes, and few operations."""
 _CACHED_BITS = 16
 """Vectors of so many bits, and a spare one, fit into a core's cache."""
+_SIGNS_OF_A_BYTE = np.float32(2) * np.unpackbits(np.arange(256, dtype="u1")[:, None], axis=1) - 1
 _ROUNDING = 2.0**-12
 """Share by which a float32 rotation may lengthen a vector: 17 * 2^-24 * sqrt(16) for each of at
 most 2 * 8 products."""
@@ -178,5 +179,6 @@ def _signs(turn: int, place: int, size: int) -> Tensor:
     """Return random signs, float32, which nobody may write to."""
     key = rng.derive(turn, purpose=f"rotate {place}")
     words = rng.mix_array(np.arange(-(-size // 64), dtype=np.uint64) ^ np.uint64(key))
-    bits = np.unpackbits(words.view(np.uint8))[:size]
-    return torch.from_numpy(bits).float().mul_(2).sub_(1)
+    found = np.empty((8 * len(words), 8), dtype=np.float32)
+    np.take(_SIGNS_OF_A_BYTE, words.view(np.uint8), axis=0, out=found, mode="clip")
+    return torch.from_numpy(found.reshape(-1))[:size]
