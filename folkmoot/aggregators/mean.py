@@ -13,6 +13,7 @@ from torch import Tensor
 
 from folkmoot.aggregators.faults import misfit, not_finite
 from folkmoot.aggregators.fielded import Parts, fielded
+from folkmoot.aggregators.traffic import travelled
 from folkmoot.aggregators.within import within
 from folkmoot.core import fold
 from folkmoot.core import tree as trees
@@ -153,12 +154,13 @@ def _linear(
         return State(codec, bounds, layout, example.counts)
 
     def encode(state: State, update: Update, key: int) -> Update:
-        weighed = Update(update.value, weigh(update), update.counts if counted else {})
+        weighed = update._replace(weight=weigh(update), counts=update.counts if counted else {})
         if not codecs:
             # No stage, no packing: the leaves are added where they are.
             return weighed
-        vector = stages.encode(state.codec, state.layout.pack(update.value), key)
-        return weighed._replace(value={"vector": vector})
+        vector, size = travelled(stages, state.codec, state.layout.pack(update.value), key)
+        size = update.packed_bytes if size is None else size
+        return weighed._replace(value={"vector": vector}, packed_bytes=size)
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
         share = 1 / divisor(added)

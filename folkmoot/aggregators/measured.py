@@ -36,7 +36,7 @@ def measured(aggregator: Aggregator) -> Aggregator:
 
     def encode(state: State, update: Update, key: int) -> Update:
         encoded = aggregator.encode(_own(state), update, key)
-        squares = _squared(update.value["params"], encoded.weight)
+        squares = _squared(update.value["params"], update.weight)
         return encoded._replace(
             value={**encoded.value, _SQUARES: squares},
             packed_bytes=upload_bytes(encoded._replace(counts={})) - upload_bytes(_NOTHING),

@@ -3,6 +3,8 @@
 from folkmoot.algorithms.agnostic import agnostic as agnostic
 from folkmoot.algorithms.apfl import apfl as apfl
 from folkmoot.algorithms.ditto import ditto as ditto
+from folkmoot.algorithms.ef21 import ef21 as ef21
+from folkmoot.algorithms.fedasync import fedasync as fedasync
 from folkmoot.algorithms.fedavg import fedavg as fedavg
 from folkmoot.algorithms.fedavgm import fedavgm as fedavgm
 from folkmoot.algorithms.fedbn import fedbn as fedbn

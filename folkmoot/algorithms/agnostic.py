@@ -99,6 +99,7 @@ def _weighed(work: LocalWork, lambda_lr: float) -> LocalWork:
         moved = own["log_weight"] + lambda_lr * known * (loss - sent["value"])
         log_weight = moved.clamp(-MOST, MOST)
         value = {**update.value, "loss": loss}
-        return Update(value, log_weight.exp(), update.counts), {**own, "log_weight": log_weight}
+        update = update._replace(value=value, weight=log_weight.exp())
+        return update, {**own, "log_weight": log_weight}
 
     return work.changed(own=own, finish=finish)

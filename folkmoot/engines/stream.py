@@ -139,7 +139,7 @@ class Stream:
         if reason:
             return LeftOut(client, cohort.round, reason)
         value, counts = trees.clone(update.value), trees.clone(update.counts)
-        return Update(value, float(update.weight), counts)
+        return Update(value, float(update.weight), counts, update.packed_bytes)
 
     def train(
         self,

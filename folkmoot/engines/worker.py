@@ -160,7 +160,7 @@ def block_of(
 def _single_updates(
     stream: Stream, known: Known, cohort: Cohort, own: dict[ClientId, Tree]
 ) -> tuple[dict[str, Any], Tree]:
-    header: dict[str, Any] = {"failed": False, "weights": {}, "left_out": {}}
+    header: dict[str, Any] = {"failed": False, "weights": {}, "packed": {}, "left_out": {}}
     tree: Tree = {}
     for place, client in enumerate(cohort.clients):
 
@@ -172,6 +172,7 @@ def _single_updates(
             header["left_out"][f"{place}"] = found.reason
         else:
             header["weights"][f"{place}"] = float(found.weight)
+            header["packed"][f"{place}"] = found.packed_bytes
             tree[f"{place}"] = {"value": found.value, "counts": found.counts}
     return header, tree
 
@@ -186,4 +187,5 @@ def singles(
             yield client, LeftOut(client, round, answer["left_out"][at])
         else:
             update = tree[at]
-            yield client, Update(update["value"], answer["weights"][at], update["counts"])
+            weight, packed = answer["weights"][at], answer["packed"][at]
+            yield client, Update(update["value"], weight, update["counts"], packed)

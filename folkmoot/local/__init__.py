@@ -2,6 +2,7 @@
 
 from folkmoot.local.dpsgd import dpsgd
 from folkmoot.local.evaluate import evaluate
+from folkmoot.local.feedback import feedback
 from folkmoot.local.kinds import classifier, language_model, regressor
 from folkmoot.local.metrics import Metric
 from folkmoot.local.objective import objective
@@ -15,6 +16,7 @@ __all__ = [
     "descent",
     "dpsgd",
     "evaluate",
+    "feedback",
     "language_model",
     "objective",
     "personal",

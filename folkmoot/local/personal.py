@@ -143,7 +143,7 @@ def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
         mine: Tree = {part: {name: whole[part][name] for name in begun[part]} for part in PARTS}
         # Whatever a work has made of the whole model, the personal leaves of it stay here.
         value, counts = (without(tree, kept, names) for tree in (update.value, update.counts))
-        return Update(value, update.weight, counts), {**own, "kept": mine}
+        return update._replace(value=value, counts=counts), {**own, "kept": mine}
 
     def model(sent: Tree, own: Tree) -> Tree:
         return model_in(_whole(sent, own["kept"], order))

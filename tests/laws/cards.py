@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from folkmoot import algorithms
+from folkmoot import algorithms, codecs
 
 
 class Card(NamedTuple):
@@ -40,6 +40,14 @@ CARDS = {
     "agnostic": Card({"lambda_lr": 0.5}),
     "apfl": Card({"alpha_lr": 0.1}),
     "ditto": Card({"lam": 0.3}),
+    "ef21": Card(
+        {"codec": codecs.top_k(0.5)},
+        {
+            "centralised": "half of the numbers are sent, and the rest comes later",
+            "vectorized": "clients pack one by one",
+        },
+    ),
+    "fedasync": Card({}, {"centralised": "six tenths of the step are taken"}),
     "fedavg": Card(),
     "fedadagrad": Card({"lr": 0.1}, {"centralised": "a divided step is not the mean delta"}),
     "fedadam": Card({"lr": 0.1}, {"centralised": "a divided step is not the mean delta"}),
