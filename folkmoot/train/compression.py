@@ -5,6 +5,7 @@ asks are put behind a codec. Numbers that are only measured travel as they are.
 """
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from folkmoot.engines.tasks import example
 from folkmoot.privacy.dp import DP
 from folkmoot.train.codec_options import as_codec, varies
 from folkmoot.train.driven import driven
+from folkmoot.train.plan import asked_in_a_round
 
 
 def compressing(
@@ -49,17 +51,21 @@ def compressing(
     rebuilt: Any = functools.cache(functools.partial(compressed, codec=link))
 
     def ask(task: Task) -> Task:
-        if not task.work.train or not _has_large(task):
+        update = example(task)
+        if not task.work.train or not large(update.value)[1]:
             return task
+        if update.packed_bytes is not None:
+            raise SettingsError(
+                f"The work {task.work.name!r} packs its updates already, with a memory of what "
+                "that loses. Leave compress= or feedback() out."
+            )
         rule: Aggregator = rebuilt(task.aggregator)
         return task._replace(aggregator=rule)
 
-    return driven(algorithm, ask=ask)
-
-
-def _has_large(task: Task) -> bool:
-    """Tell whether an exchange has anything to compress."""
-    return bool(large(example(task).value)[1])
+    found = driven(algorithm, ask=ask)
+    # What an exchange cannot travel by is said now, and not in the first round.
+    asked_in_a_round(found, 1)
+    return found
 
 
 def _refuse_unfit(codec: Codec) -> None:
@@ -69,6 +75,11 @@ def _refuse_unfit(codec: Codec) -> None:
         _, after = codec.init(Bounds(size=size), Layout.of({"x": torch.zeros(size)}))
     except SettingsError as error:
         raise SettingsError(f"compress={codec.name} cannot be used: {error}") from error
+    if math.isfinite(after.l2):
+        raise SettingsError(
+            f"compress={codec.name} bounds updates, which is no compression. Make it a stage of "
+            "the rule: aggregator=fm.aggregators.weighted_mean(...)."
+        )
     if after.noise:
         raise SettingsError(
             f"compress={codec.name} adds noise, of which no ledger would know. Ask for "

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.codec import Codec
 from folkmoot.core.engine import ClientId, Cohort, Opener, Setting
 from folkmoot.core.errors import BudgetError, SettingsError
 from folkmoot.core.fold import ascending
@@ -22,6 +23,7 @@ from folkmoot.local.evaluate import evaluate
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
 from folkmoot.secagg.terms import SMALLEST_COHORT
+from folkmoot.train.compression import compressing
 from folkmoot.train.evaluation import model_of_client, on_held_out, shards
 from folkmoot.train.guarantee import Guarantee, guarantee_of, planned, spent
 from folkmoot.train.guard import Guard, guarded
@@ -175,6 +177,7 @@ def process(
     *,
     privacy: DP | None = None,
     secure: Secure | str | bool = False,
+    compress: Codec | None = None,
     rounds: int | None = None,
     cohort: int | None = None,
     seed: int = 0,
@@ -187,6 +190,7 @@ def process(
         privacy: A budget of differential privacy. How you choose clients is not known here, so no
             amplification is claimed: each round costs what it would if it asked everyone.
         secure: Secure sums, as for `run`; with `privacy` clients add the noise inside them.
+        compress: How updates travel, as for `run`.
         rounds: Rounds that a private process is for, those that are run again among them; one more
             is refused. None is for any number, where the noise is given.
         cohort: Clients that a private round asks on average, by which its sums are divided.
@@ -201,13 +205,19 @@ def process(
     refuse_engine(engine, None)
     refuse_numbers(rounds=rounds, cohort=cohort)
     opener, sums = engine or sequential(), as_secure(secure)
+
+    def packed(promised: Algorithm) -> Algorithm:
+        if compress is None:
+            return promised
+        return compressing(promised, compress, privacy=privacy, secure=sums is not None)
+
     if sums is not None:
         opener = secure_sums(opener, sums)
     if privacy is None:
         if sums is not None:
             size = cohort or SMALLEST_COHORT
             algorithm = secured(sums, algorithm, size, size, private=False).algorithm
-        return Process(algorithm, seed, opener)
+        return Process(packed(algorithm), seed, opener)
     if cohort is None:
         raise SettingsError(
             "A private process divides by the expected cohort, whoever comes: pass cohort=."
@@ -223,4 +233,4 @@ def process(
     if sums is not None:
         inside = privacy.unit == "client"
         algorithm = secured(sums, algorithm, cohort, cohort, private=inside).algorithm
-    return Process(algorithm, seed, opener, plan, rounds)
+    return Process(packed(algorithm), seed, opener, plan, rounds)
