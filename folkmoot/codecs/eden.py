@@ -6,9 +6,13 @@ Vargaftik et al., "DRIVE: One-bit Distributed Mean Estimation", NeurIPS 2021, ar
 becomes the nearest of the points that Lloyd and Max found best for a Gaussian. One scale then makes
 the whole unbiased, or its error smallest.
 
-The papers' theorems are about uniform rotations. Up to 64 coordinates we draw such ones; longer
-vectors are rotated as in `rotate`, which does as well for all but vectors that have a few numbers
-far above the others: of two numbers, 1 and 0.1, and zeros the smaller one may never arrive.
+A Hadamard transform takes 2^k coordinates, so a vector is cut into blocks of so many, the largest
+first, each with a scale of its own. Transforms that overlap, as in `rotate`, would not do: parts of
+a vector that are unlike, as layers are, stay unlike in length, and one scale is then a bad one.
+
+The papers' theorems are about uniform rotations. Blocks of up to 64 coordinates have such ones; in
+longer ones signs and a transform do as well for all but vectors that have a few numbers far above
+the others: of two numbers, 1 and 0.1, and zeros the smaller one may never arrive.
 """
 
 import functools
@@ -58,8 +62,8 @@ def eden(bits: int, *, unbiased: bool = True) -> Codec:
     number of clients in a mean. Unbiased up to 64 coordinates, and beyond for vectors whose length
     is in many of them. `unbiased=False` takes the scale with the smallest error, NMSE 0.363, 0.117,
     0.0345 and 0.00950, which is shorter than the vector in the mean: use it within
-    `feedback(work, codec)`. One float32 number beside the bits. Where a number is NaN or infinite
-    no finite one arrives.
+    `feedback(work, codec)`. Beside the bits a float32 scale for each digit 1 of d in binary. Where
+    a number is NaN or infinite no finite one arrives.
 
     What this does to the bounds: `l2` grows to the worst case, the root of `size` times up to 1.2,
     or stays, if not unbiased; of single coordinates nothing more is known.
@@ -103,31 +107,61 @@ def _eden(name: str, bits: int, unbiased: bool) -> Codec:
         return {"size": torch.tensor(bounds.size)}, bounds._replace(l2=l2, largest=math.inf)
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
-        power, square = 1.0, float(torch.dot(vector, vector))
-        if not _LEAST_SQUARE < square < 1 / _LEAST_SQUARE:
-            power = power_above(vector)
-            vector = vector * (1 / power)
-            square = float(torch.dot(vector, vector))
-        flat = _rotated(vector, key)
-        codes = _codes(flat.numpy(), bits, math.sqrt(square / max(len(flat), 1)))
-        found = _points_of(codes, bits, 1.0)
-        along = float(torch.dot(flat, found))
-        # Both are 0 for the zero vector only.
-        scale = _ratio(square, along) if unbiased else _ratio(along, float(found.dot(found)))
-        return {"vector": packed(codes, bits), "scale": torch.tensor([scale * power])}
+        codes = np.empty(len(vector), dtype=np.uint8)
+        scales = [
+            _coded(vector[block], bits, unbiased, _key(key, block), codes[block])
+            for block in blocks(len(vector))
+        ]
+        return {"vector": packed(codes, bits), "scales": torch.tensor(scales)}
 
     def unpack(state: Tree, message: Tree, key: int) -> Tensor:
-        codes = unpacked(message["vector"], bits, int(state["size"]))
-        return _rotated_back(_points_of(codes, bits, message["scale"].item()), key)
+        size = int(state["size"])
+        codes, scales = unpacked(message["vector"], bits, size), message["scales"].tolist()
+        found = [
+            _rotated_back(_points_of(codes[block], bits, scale), _key(key, block))
+            for block, scale in zip(blocks(size), scales, strict=True)
+        ]
+        return found[0] if len(found) == 1 else torch.cat([torch.zeros(0), *found])
 
     return lossy(name, init, pack, unpack)
 
 
-def _codes(flat: np.ndarray, bits: int, deviation: float) -> np.ndarray:
-    """Return each coordinate's code, (size,), uint8: the lowest bit is its sign."""
+def blocks(size: int) -> list[slice]:
+    """Cut a vector into powers of two, the largest first, and a rest of at most 64 numbers."""
+    found, begin = [], 0
+    while begin < size:
+        left = size - begin
+        length = left if left <= _UNIFORM else 1 << left.bit_length() - 1
+        found.append(slice(begin, begin + length))
+        begin += length
+    return found
+
+
+def _coded(vector: Tensor, bits: int, unbiased: bool, key: int, codes: np.ndarray) -> float:
+    """Write a block's codes, and return its scale."""
+    power, square = 1.0, float(torch.dot(vector, vector))
+    if not _LEAST_SQUARE < square < 1 / _LEAST_SQUARE:
+        power = power_above(vector)
+        vector = vector * (1 / power)
+        square = float(torch.dot(vector, vector))
+    flat = _rotated(vector, key)
+    _write_codes(flat.numpy(), bits, math.sqrt(square / len(flat)), codes)
+    found = _points_of(codes, bits, 1.0)
+    along = float(torch.dot(flat, found))
+    # Both are 0 for the zero vector only.
+    scale = _ratio(square, along) if unbiased else _ratio(along, float(found.dot(found)))
+    return scale * power
+
+
+def _key(key: int, block: slice) -> int:
+    return rng.mix(key ^ rng.label("eden") ^ block.start)
+
+
+def _write_codes(flat: np.ndarray, bits: int, deviation: float, codes: np.ndarray) -> None:
+    """Write each coordinate's code, uint8: the lowest bit is its sign."""
     points = POINTS[bits]
     limits = [np.float32(deviation * (a + b) / 2) for a, b in itertools.pairwise(points)]
-    codes = np.zeros(len(flat), dtype=np.uint8)
+    codes[:] = 0
     lengths, beyond = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=bool)
     for begin in range(0, len(flat), CHUNK):
         part, code = flat[begin : begin + CHUNK], codes[begin : begin + CHUNK]
@@ -137,7 +171,6 @@ def _codes(flat: np.ndarray, bits: int, deviation: float) -> np.ndarray:
             code += np.greater(absolute, limit, out=above).view(np.uint8)
         code += code
         code += np.less(part, 0, out=above).view(np.uint8)
-    return codes
 
 
 def _points_of(codes: np.ndarray, bits: int, scale: float) -> Tensor:
@@ -168,14 +201,12 @@ def _ratio(above: float, below: float) -> float:
 
 
 def _rotated(vector: Tensor, key: int) -> Tensor:
-    key = rng.mix(key ^ rng.label("eden"))
     if len(vector) > _UNIFORM:
         return rotated(vector, key)
     return (_uniform(key, len(vector)) @ vector.double()).float()
 
 
 def _rotated_back(vector: Tensor, key: int) -> Tensor:
-    key = rng.mix(key ^ rng.label("eden"))
     if len(vector) > _UNIFORM:
         return rotated_back(vector, key)
     return (_uniform(key, len(vector)).T @ vector.double()).float()

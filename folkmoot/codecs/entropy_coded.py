@@ -18,7 +18,15 @@ from folkmoot.core.tree import Tree
 
 _STRATEGIES = (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
 _LEVEL, _MEMORY = 1, 9
-_DTYPES = (torch.float32, torch.uint8, torch.bfloat16, torch.float16)
+_DTYPES = (
+    torch.float32,
+    torch.uint8,
+    torch.bfloat16,
+    torch.float16,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+)
 _CODED = 128
 """Added to the first byte, which else names the dtype, where what follows is coded."""
 

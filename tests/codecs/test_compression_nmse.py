@@ -110,7 +110,10 @@ def test_the_points_are_those_of_lloyd_and_max(bits):
 def test_edens_error_is_exact_at_sizes_that_are_no_power_of_two(bits, size):
     distortion = KNOWN["exact"]["lloyd_max"][str(bits)]["distortion"]
     draw = torch.Generator().manual_seed(size)
-    vectors = [torch.randn(size, generator=draw) ** 3 for _ in range(TIMES)]
+    vectors = [torch.randn(size, generator=draw) ** 3 for _ in range(8)]
+    # Layers differ: what one transform does not reach stays unlike the rest.
+    for vector in vectors:
+        vector[: size // 3] *= 10
 
     unbiased = mean_nmse(codecs.eden(bits), vectors)
     shortest = mean_nmse(codecs.eden(bits, unbiased=False), vectors)

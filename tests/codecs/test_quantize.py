@@ -116,6 +116,17 @@ def test_entropy_coding_comes_near_the_entropy_and_loses_nothing():
         assert torch.equal(coded.unpack(state, message, 5), codec.encode(plain, vector, 5))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int16, torch.int32])
+def test_numbers_of_any_kind_are_read_back_from_their_code(dtype):
+    vector, codec = (10 * drawn(500)).to(dtype), entropy_coded()
+    state, _ = ready(codec, 500)
+
+    found = codec.unpack(state, codec.pack(state, vector, 0), 0)
+
+    assert found.dtype == dtype
+    assert torch.equal(found, vector)
+
+
 def test_what_cannot_be_coded_travels_as_it_is_and_what_is_no_code_is_refused():
     codec = entropy_coded()
     state, _ = ready(codec, 1000)

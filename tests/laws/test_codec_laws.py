@@ -79,6 +79,15 @@ CHAINS = {
     "top_k, quantize, entropy_coded": Stated(
         chain(codecs.top_k(1 / 3), codecs.quantize(8), codecs.entropy_coded()), 1.0, norm=2.0
     ),
+    "clip, random_k, rotate, to_field": Stated(
+        chain(CLIP, codecs.random_k(1 / 3), codecs.rotate(), codecs.to_field()),
+        2 * 2**0.5,
+        2.0,
+        weights=False,
+    ),
+    "clip, count_sketch, to_field": Stated(
+        chain(CLIP, codecs.count_sketch(64), codecs.to_field()), 1.5, 2.0, weights=False
+    ),
     "random_k, rotate, eden": Stated(
         chain(codecs.random_k(1 / 3), codecs.rotate(), codecs.eden(2)), 3.0, norm=2.0
     ),
