@@ -87,7 +87,7 @@ def draw_efficiency(outcome: Outcome, others: Mapping[str, Outcome] = MappingPro
 def draw_traffic(outcome: Outcome) -> Any:
     """Return a Matplotlib figure of who took part, how late, and how far the model moved."""
     with _matplotlib():
-        figure = _figure((10.4, 3.0))
+        figure = _figure((10.4, 3.0))  # It grows with its panels.
         traffic_panels(figure, outcome)
     return figure
 

@@ -208,7 +208,7 @@ def _traffic(outcome: Outcome) -> list[tuple[str, str]]:
             (what, text)
             for what, text in (
                 ("virtual time", virtual_time(outcome)),
-                ("against centralising", centralising(outcome)),
+                ("against centralising", centralising(outcome).replace("\n", "; ")),
                 ("heard", heard(outcome)),
             )
             if text

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from folkmoot.train.outcome import Outcome
 from folkmoot.train.panels import (
@@ -24,10 +25,12 @@ _WIDE = 30.0
 
 
 def traffic_panels(figure: Any, outcome: Outcome) -> None:
-    """Draw, side by side, what there is of participation, staleness and updates."""
+    """Draw what there is of participation, staleness and updates: in a line, or two by two."""
     found = parts(outcome)
-    every = figure.subplots(1, len(found), squeeze=False)[0]
-    figure.get_layout_engine().set(w_pad=0.12, wspace=0.06)
+    lines = 1 if len(found) < 4 else 2
+    figure.set_size_inches(10.4, 3.0 * lines)
+    every = figure.subplots(lines, len(found) // lines, squeeze=False).reshape(-1)
+    figure.get_layout_engine().set(w_pad=0.12, wspace=0.06, hspace=0.06)
     for axes, draw in zip(every, found, strict=True):
         frame(axes)
         draw(axes, outcome)
@@ -42,8 +45,10 @@ def parts(outcome: Outcome) -> list[Callable[[Any, Outcome], None]]:
         found.append(_participation)
     if any(row.get("staleness") for row in outcome.history):
         found.append(_staleness)
-    if _norms(outcome):
+    if _column(outcome, "update_norm"):
         found.append(_updates)
+    if len(_column(outcome, "diversity")) > 1:
+        found.append(_diversity)
     return found
 
 
@@ -85,21 +90,43 @@ def _staleness(axes: Any, outcome: Outcome) -> None:
 
 def _updates(axes: Any, outcome: Outcome) -> None:
     """Draw the length of the mean update over rounds."""
-    rounds, norms = np.array(_norms(outcome)).T
+    rounds, norms = np.array(_column(outcome, "update_norm")).T
     titled(axes, "mean update", "L2 norm")
-    dots = "o" if len(norms) <= _DOTS else ""
-    axes.plot(rounds, norms, color=HELD_OUT, linewidth=1.4, marker=dots, markersize=3)
+    _line(axes, rounds, norms)
     if norms.min() > 0 and norms.max() > _WIDE * norms.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     else:
         axes.set_ylim(bottom=0)
+    _last(axes, norms)
+
+
+def _diversity(axes: Any, outcome: Outcome) -> None:
+    """Draw how far updates point apart, as a share of what unrelated ones have."""
+    answers = {row["round"]: row["answered"] for row in outcome.history}
+    found = [(round, value / answers[round]) for round, value in _column(outcome, "diversity")]
+    rounds, shares = np.array(found).T
+    titled(axes, "diversity", "1 is unrelated")
+    _line(axes, rounds, shares)
+    axes.axhline(1, color=MUTED, linewidth=1, linestyle="--")
+    axes.set_ylim(bottom=0)
+    _last(axes, shares)
+
+
+def _line(axes: Any, rounds: NDArray[Any], values: NDArray[Any]) -> None:
+    """Draw a value a round, with the last one beside it."""
+    dots = "o" if len(values) <= _DOTS else ""
+    axes.plot(rounds, values, color=HELD_OUT, linewidth=1.4, marker=dots, markersize=3)
     axis_of_rounds(axes, rounds)
     axes.set_xlabel("round", color=MUTED)
-    labelled(axes, [(float(norms[-1]), number(float(norms[-1])), HELD_OUT)])
 
 
-def _norms(outcome: Outcome) -> list[tuple[int, float]]:
-    found = [(row["round"], row.get("update_norm")) for row in outcome.history]
-    return [(round, norm) for round, norm in found if norm is not None and math.isfinite(norm)]
+def _last(axes: Any, values: NDArray[Any]) -> None:
+    labelled(axes, [(float(values[-1]), number(float(values[-1])), HELD_OUT)])
+
+
+def _column(outcome: Outcome, name: str) -> list[tuple[int, float]]:
+    """Return (round, value) where a column has a finite value, in rounds with answers."""
+    rows = [row for row in outcome.history if row.get(name) is not None and row["answered"]]
+    return [(row["round"], row[name]) for row in rows if math.isfinite(row[name])]

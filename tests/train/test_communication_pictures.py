@@ -254,6 +254,15 @@ def test_lengths_of_updates_over_many_powers_have_a_logarithmic_axis(by_hand):
     assert scale(1.0, 0.0) == "linear"
 
 
+def test_diversity_is_drawn_as_a_share_of_what_unrelated_updates_have(by_hand):
+    rows = [{"diversity": value, "answered": 8} for value in (2.0, 4.0)]
+
+    figure = draw_traffic(by_hand(*rows, {}))
+
+    assert line(figure.axes[0]) == ([1, 2], [0.25, 0.5])
+    assert {"diversity", "0.5000"} <= set(texts(figure))
+
+
 def test_nobody_ever_heard_can_be_drawn(by_hand):
     nobody = Roll((1, 2), Tally.of(2).add([0], 1, [], 1))
 
