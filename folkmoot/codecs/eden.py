@@ -26,7 +26,7 @@ from torch import Tensor
 from folkmoot.codecs.grid import refuse_noisy
 from folkmoot.codecs.half import power_above
 from folkmoot.codecs.lossy import lossy
-from folkmoot.codecs.packing import CHUNK, packed, unpacked
+from folkmoot.codecs.packing import CHUNK, inner, packed, unpacked
 from folkmoot.codecs.quantize import whole_number
 from folkmoot.codecs.rotate import rotated, rotated_back
 from folkmoot.core import rng
@@ -139,17 +139,17 @@ def blocks(size: int) -> list[slice]:
 
 def _coded(vector: Tensor, bits: int, unbiased: bool, key: int, codes: np.ndarray) -> float:
     """Write a block's codes, and return its scale."""
-    power, square = 1.0, float(torch.dot(vector, vector))
+    power, square = 1.0, inner(vector, vector)
     if not _LEAST_SQUARE < square < 1 / _LEAST_SQUARE:
         power = power_above(vector)
         vector = vector * (1 / power)
-        square = float(torch.dot(vector, vector))
+        square = inner(vector, vector)
     flat = _rotated(vector, key)
     _write_codes(flat.numpy(), bits, math.sqrt(square / len(flat)), codes)
     found = _points_of(codes, bits, 1.0)
-    along = float(torch.dot(flat, found))
+    along = inner(flat, found)
     # Both are 0 for the zero vector only.
-    scale = _ratio(square, along) if unbiased else _ratio(along, float(found.dot(found)))
+    scale = _ratio(square, along) if unbiased else _ratio(along, inner(found, found))
     return scale * power
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from folkmoot.codecs.grid import refuse_noisy
 from folkmoot.codecs.lossy import lossy
-from folkmoot.codecs.packing import CHUNK, lots, packed, pieces, unpacked
+from folkmoot.codecs.packing import CHUNK, inner, lots, packed, pieces, unpacked
 from folkmoot.core import rng
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError
@@ -155,6 +155,10 @@ def norms(vector: Tensor, block: int, norm: Norm) -> Tensor:
 def _norm_of_rows(rows: Tensor, norm: Norm) -> Tensor:
     if norm == "max":
         return torch.maximum(rows.amax(1), -rows.amin(1))
+    if len(rows) == 1:
+        square = inner(rows[0], rows[0])
+        if _TINY < square < 1 / _TINY:
+            return torch.tensor([square]).sqrt()
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     return lengths.float()
 

@@ -5,6 +5,7 @@ Schemes", ICML 2019, arXiv:1901.09847. One scale for the whole vector, where the
 for each layer.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,9 +42,10 @@ def sign() -> Codec:
         return {"size": torch.tensor(bounds.size)}, bounds._replace(l2=l2, largest=largest)
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
-        scale = vector.abs().mean(dtype=torch.float64) if len(vector) else torch.zeros(())
+        # By numpy, which adds in the same order whatever the number of threads.
+        scale = np.abs(vector.numpy()).sum(dtype=np.float64) / max(len(vector), 1)
         signs = (vector >= 0).numpy().view("u1")
-        return {"vector": packed(signs, 1), "scale": scale.float().view(1)}
+        return {"vector": packed(signs, 1), "scale": torch.tensor([float(scale)])}
 
     def unpack(state: Tree, message: Tree, key: int) -> Tensor:
         signs = torch.from_numpy(unpacked(message["vector"], 1, int(state["size"])))

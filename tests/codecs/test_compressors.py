@@ -149,6 +149,18 @@ def test_what_is_no_number_never_arrives_as_one(codec, poison):
         assert found[41] != 0 or "random_k" in codec.name
 
 
+def test_bits_do_not_depend_on_the_number_of_threads(codec):
+    vector = torch.randn(150_000, generator=torch.Generator().manual_seed(1))
+    threads, found = torch.get_num_threads(), []
+    for number in (1, 2, 4):
+        torch.set_num_threads(number)
+        found.append(through(codec, vector))
+    torch.set_num_threads(threads)
+
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("codec", ALL.values(), ids=ALL)
 def test_no_lossy_stage_stands_behind_noise(codec):
     noisy = Bounds(l2=1.0, weight=1.0, size=9, noise=1.0)

@@ -65,7 +65,7 @@ def test_levels_are_multiples_of_the_blocks_norm(levels):
     ids=["quantize", "qsgd", "ternary"],
 )
 def test_the_variance_of_each_number_is_that_of_a_fair_lot(codec, half, norm):
-    vector, count = drawn(12), 3000
+    vector, count = drawn(12), 1200
     state, _ = ready(codec, 12)
 
     found = torch.stack([codec.encode(state, vector, key_of(at)) for at in range(count)]).double()
