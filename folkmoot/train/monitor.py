@@ -28,10 +28,11 @@ _WORSE = 0.1
 """Share of what a metric has gained that is lost where the model suffers."""
 _LEAST_WAIT = 10
 """Evaluations that are looked at for a stall, at least: half of all there are."""
-_LITTLE, _NOTHING = 0.1, 1e-3
+_LITTLE, _NOTHING = 0.05, 1e-3
 """Shares of all that a metric has gained: what it may have gained in the wait for all that noise
-lets us say, with two standard errors; and what counts as nothing even where there is no noise. A
-loss that falls as 1/sqrt(t) gains a tenth of everything in the last half of 17 evaluations."""
+lets us say, with two standard errors; and what counts as nothing even where there is no noise. At a
+tenth, a run on five clients of two classes each was called stalled which still gained six points of
+accuracy afterwards; a twentieth left it alone."""
 _SURELY_WORSE = 4.0
 """Standard errors by which a line falls that is no accident, at 50 looks a run."""
 _LEVEL = 0.05

@@ -172,7 +172,7 @@ def test_one_metric_that_still_gains_is_enough_to_go_on():
 
 def test_noise_that_could_hide_progress_is_no_stall():
     # Two standard errors of what a line gains over 25 values: 2 * 0.2 * sqrt(12 / 25) = 0.28, far
-    # more than a tenth of the 0.7 that accuracy has gained.
+    # more than a twentieth of the 0.7 that accuracy has gained.
     assert watch(stalled(np.ones(50), noise=0.2)) is None
 
 
