@@ -11,8 +11,8 @@ Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", AIST
 arXiv:2106.06639.
 """
 
-import math
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 from folkmoot.core.errors import SettingsError, not_negative
@@ -80,7 +80,7 @@ def as_staleness(given: Staleness | Callable[[int], float] | None) -> Staleness:
         rule = Staleness(getattr(rule, "__name__", "function"), rule, 100)
     for staleness in range(min(rule.at_most, 1_000) + 1):
         weight = rule.weight(staleness)
-        if not (math.isfinite(weight) and 0 < weight <= 1):
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < weight <= 1:
             raise SettingsError(
                 f"An answer of staleness {staleness} would weigh {weight!r} by {rule.name}. A "
                 "weight lies above 0 and is at most 1, so that no late answer outweighs a fresh "

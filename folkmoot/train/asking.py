@@ -1,5 +1,8 @@
 """From a fleet to a program: what a round costs each device, and what a turn of the clock asks."""
 
+import bisect
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,16 +10,20 @@ import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
 from folkmoot.aggregators.traffic import upload_bytes
-from folkmoot.core import rng
+from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
+from folkmoot.core.aggregator import SUM
 from folkmoot.core.algorithm import Algorithm, Batch, Task
+from folkmoot.core.codec import public
 from folkmoot.core.engine import ClientId
-from folkmoot.core.errors import SettingsError
+from folkmoot.core.errors import ClientError, SettingsError
 from folkmoot.data import ClientData
+from folkmoot.data.digest import digest_of
 from folkmoot.engines.batches import cut, rows
 from folkmoot.engines.fleet import Fleet
 from folkmoot.engines.stream import needs_pairs
 from folkmoot.engines.tasks import example
+from folkmoot.train.gathering import discounted
 from folkmoot.train.plan import asked_in_a_round
 from folkmoot.train.policy import Policy
 from folkmoot.train.sampling import Sampling
@@ -61,12 +68,20 @@ def timeline_of(
             asks more than once where answers are buffered.
     """
     ids = clients.ids
+    if policy.carries:
+        refuse_several(algorithm, len(ids))
     tasks = [task for task, _ in asked_in_a_round(algorithm, len(ids))]
-    if policy.carries and len(tasks) > 1:
+    if policy.carries and policy.discounts and any(map(_remembers, tasks)):
         raise SettingsError(
-            f"{algorithm.name}() asks {len(tasks)} times a round, but with buffer= clients answer "
-            "at different times, to different models. Use an algorithm of one exchange a round, "
-            "such as fm.fedavg(work), or leave buffer= out."
+            f"Clients of {algorithm.name}() remember what they have sent, and the server has the "
+            "sum of it, in which a stale answer that counts for less would be missing for good. "
+            "Let all count whole: staleness=fm.staleness.polynomial(0)."
+        )
+    if policy.partial and sum(task.work.train for task in tasks) > 1:
+        raise SettingsError(
+            f"{algorithm.name}() trains in several exchanges of a round, so that a deadline does "
+            "not say which of them to cut. Use an algorithm that trains once, such as "
+            "fm.fedavg(work), or leave partial= out."
         )
     model_bytes = max(trees.num_bytes(task.broadcast) for task in tasks)
     roster = fleet.roster(
@@ -92,6 +107,7 @@ def timeline_of(
         difference_bytes,
         sum(_upload_bytes(task, in_flight) for task in tasks),
         work,
+        work.within,
     )
 
     def expected_s() -> np.ndarray:
@@ -102,10 +118,65 @@ def timeline_of(
     return Timeline(roster, policy, costs, draw, in_flight, lot)
 
 
+def refuse_changing(algorithm: Algorithm, clients: int) -> None:
+    """Refuse stages that answers to different models cannot share, in a buffered run.
+
+    Args:
+        algorithm: As it is run.
+        clients: The population.
+
+    Raises:
+        SettingsError: If what clients encode by changes from round to round, or cannot be weighed.
+    """
+    for task, _ in asked_in_a_round(algorithm, clients):
+        rule, update = task.aggregator, example(task)._replace(weight=1.0)
+        state = rule.init(update, clients)
+        one = rule.encode(state, update, 0)
+        numbers = trees.leaves(one.value)
+        if discounted(state.codec, 1.0) is None and any(not x.is_floating_point() for x in numbers):
+            raise SettingsError(
+                f"{rule.name}() adds whole numbers, which a stale answer's weight would break. "
+                "Leave the stage out that makes them, or buffer= out."
+            )
+        for count in (1, 2):
+            answers: Any = [one] * count
+            if rule.sees is SUM:
+                answers = functools.reduce(fold.add, answers, fold.zero(one))
+            after = public(rule.decode(state, answers, 0)[2].codec)
+            if digest_of(public(state.codec)) != digest_of(after):
+                raise SettingsError(
+                    f"A stage of {rule.name}() changes from round to round, as an adaptive clip or "
+                    "a shared rotation does, but with buffer= one sum holds answers that were "
+                    "encoded in different rounds. Use a stage that stays, such as "
+                    "fm.codecs.clip(1.0), or leave buffer= out."
+                )
+
+
+def refuse_several(algorithm: Algorithm, population: int) -> None:
+    """Refuse an algorithm whose answers cannot come at different times.
+
+    Raises:
+        SettingsError: If a round asks more than once.
+    """
+    times = len(asked_in_a_round(algorithm, population))
+    if times > 1:
+        raise SettingsError(
+            f"{algorithm.name}() asks {times} times a round, but with buffer= clients answer at "
+            "different times, to different models. Use an algorithm of one exchange a round, such "
+            "as fm.fedavg(work), or leave buffer= out."
+        )
+
+
 def _upload_bytes(task: Task, clients: int) -> int:
     update = example(task)
     state = task.aggregator.init(update, max(clients, 1))
     return upload_bytes(task.aggregator.encode(state, update, 0))
+
+
+def _remembers(task: Task) -> bool:
+    """Tell whether clients keep more of their own than a model, or leaves of it."""
+    own = task.work.own(task.broadcast) if task.work.own else {}
+    return len(own) > (task.work.model is not None)
 
 
 class _Work:
@@ -129,9 +200,24 @@ class _Work:
         if found is not None:
             return int(found)
         if place not in self._sizes:
-            train = self.clients[client].train
-            self._sizes[place] = 0 if train is None else rows(train)
+            self._sizes[place] = _rows_of(self.clients, client)
         return self._sizes[place]
+
+    def within(self, place: int, room: int) -> tuple[int, int]:
+        """Return the first examples and steps for which there is time of `room` examples."""
+        size, begun = self._size(place), 0
+        examples = steps = 0
+        for task in self.tasks:
+            if not task.work.train:
+                begun += -(-size // _BACKWARD)
+                continue
+            one = cut(size, task.work.plan, needs_pairs(task.work))
+            epochs, left = divmod(max(0, room - begun), max(1, sum(one.sizes)))
+            ends = list(itertools.accumulate(one.sizes))
+            more = bisect.bisect_right(ends, left)
+            steps = epochs * len(ends) + more
+            examples = epochs * sum(one.sizes) + (ends[more - 1] if more else 0)
+        return begun + examples, steps
 
     def _of(self, size: int) -> tuple[int, int]:
         examples = steps = 0
@@ -147,6 +233,15 @@ class _Work:
         return examples, steps
 
 
+def _rows_of(clients: ClientData, client: ClientId) -> int:
+    """Return how many examples a client has; 0 where it has none, or says that it cannot now."""
+    try:
+        train = clients[client].train
+    except ClientError:
+        return 0
+    return 0 if train is None else rows(train)
+
+
 def flops_of(algorithm: Algorithm, clients: ClientData) -> float | None:
     """Return the floating operations that a gradient takes for one example; None: not known.
 
@@ -156,13 +251,13 @@ def flops_of(algorithm: Algorithm, clients: ClientData) -> float | None:
     """
     objective: Any = algorithm.objective
     model = objective.init()
-    for client in clients.ids:
-        train = clients[client].train
-        if train is not None and rows(train):
-            break
-    else:
+    # Layers that normalise over a batch need two rows.
+    least = 2 if getattr(objective, "needs_pairs", False) else 1
+    found = (client for client in clients.ids if _rows_of(clients, client) >= least)
+    client = next(found, None)
+    if client is None:
         return None
-    part = trees.map(lambda leaf: leaf[:_PROBED].clone(), train)
+    part = trees.map(lambda leaf: leaf[:_PROBED].clone(), clients[client].train)
     batch = Batch(part, None, rng.as_tensor(0), 0)
     with FlopCounterMode(display=False) as counter:
         objective.grad(

@@ -80,7 +80,7 @@ def _ask(
     if task.aggregator.sees is EACH:
         return _ask_each(engine, task, state, part, own, seed)
     shown = state._replace(codec=public(state.codec))
-    inside = _discounted(shown.codec, part.discount)
+    inside = discounted(shown.codec, part.discount)
     collected = engine.ask(
         task, shown if inside is None else shown._replace(codec=inside), part.cohort, own
     )
@@ -129,25 +129,32 @@ def _merged(whole: tuple[Collected, Any], part: tuple[Collected, Any]) -> tuple[
     return together, total if isinstance(answers, Sum) else answers + others
 
 
-def _discounted(codec: Tree, discount: float) -> Tree | None:
-    """Return a state whose stages discount by themselves; None where none does."""
+def discounted(codec: Tree, discount: float) -> Tree | None:
+    """Return a codec's state whose stages discount by themselves; None where none does."""
     found, new = False, dict(codec)
     for key, part in codec.items():
         if key == DISCOUNT:
             found, new[key] = True, torch.tensor(discount, dtype=torch.float64)
         elif isinstance(part, dict):
-            inner = _discounted(part, discount)
+            inner = discounted(part, discount)
             if inner is not None:
                 found, new[key] = True, inner
     return new if found else None
 
 
-def nobody(cohort: Cohort, left_out: list[LeftOut]) -> str:
-    """Say why a round has no answer.
+def too_few(cohort: Cohort, collected: Collected, least: int) -> str:
+    """Say why a round has fewer usable answers than it needs.
 
     Raises:
         DivergenceError: If that is because no update is finite, which ends the run.
     """
+    left_out, count = collected.left_out, collected.total.count
+    if count:
+        more = f"; client {left_out[0].client!r}: {left_out[0].reason}" if left_out else ""
+        return (
+            f"Round {cohort.round} has {count} usable answers of {len(cohort.clients)} clients, "
+            f"and its quorum is {least}{more}."
+        )
     if not left_out:
         return f"Round {cohort.round} asked {len(cohort.clients)} clients and none answered."
     first = left_out[0]

@@ -26,6 +26,8 @@ class Link(NamedTuple):
     oldest: int | None = None
     """Rounds that the oldest model had seen that is worked on after this round; None where no work
     goes on over the end of a round."""
+    least: int = 1
+    """Fewest usable answers with which a round has a result."""
     measures: bool = False
     """Whether it is measured how far clients' updates point apart."""
 
@@ -69,7 +71,8 @@ class Link(NamedTuple):
 
     def answers(self, cohort: Cohort) -> int:
         """Return how many clients a sum may hold."""
-        return len(cohort.clients) + sum(len(part.cohort.clients) for part in self.late)
+        asked = [cohort, *(part.cohort for part in self.late)]
+        return sum(len(one.clients) - len(one.absent) for one in asked)
 
 
 PLAIN: Link = Link()

@@ -18,7 +18,7 @@ from folkmoot.core.errors import DivergenceError, QuorumError, SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.engines.stream import one_thread
 from folkmoot.local.parts import PARTS
-from folkmoot.train.gathering import gathered, nobody
+from folkmoot.train.gathering import gathered, too_few
 from folkmoot.train.guard import Guard
 from folkmoot.train.laid_out import laid_out, remembered
 from folkmoot.train.link import PLAIN, Link
@@ -143,12 +143,16 @@ def run_round(
             # A private sum of nobody is noise, which is released like any other: that a run ends
             # here, or why, would tell of a client.
             needed = kept is None and task.aggregator.divisor is None
-            if needed and not collected.total.count:
-                raise QuorumError(nobody(cohort, collected.left_out))
+            if needed and collected.total.count < link.least:
+                raise QuorumError(too_few(cohort, collected, link.least))
             decoded = kept or _decoded(task.aggregator, state, answers, asked, seed, guard)
         except QuorumError as reason:
             steps.close()
-            unchanged = snapshot._replace(round=cohort.round, bases=bases)
+            # Clients have heard the broadcast, whatever came of it.
+            heard = {at: kept for at, kept in codecs.items() if at.startswith("down ")}
+            unchanged = snapshot._replace(
+                round=cohort.round, codecs={**snapshot.codecs, **heard}, bases=bases
+            )
             return unchanged, report._replace(answered=0, skipped=str(reason))
         report = _told(report, decoded)
         if guard is not None and not exchange:

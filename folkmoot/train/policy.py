@@ -36,14 +36,27 @@ class Policy:
     """Answers that make a new model; None for rounds that begin and end together."""
     staleness: Staleness | None = None
     """How late answers count in a buffered run."""
+    hides: bool = False
+    """Whether nothing but noise may show who takes part: rounds last to their deadlines, and have a
+    result whoever answers. Of private runs; no option."""
 
     @property
     def carries(self) -> bool:
         """Whether devices go on over the end of a round."""
         return self.buffer is not None
 
+    @property
+    def discounts(self) -> bool:
+        """Whether some late answer counts for less than a fresh one."""
+        rule = self.staleness
+        if rule is None:
+            return False
+        return any(rule.weight(stale) != 1 for stale in range(min(rule.at_most, 1_000) + 1))
+
     def least(self, asked: int) -> int:
         """Return the fewest answers, of so many who were asked, that make a result."""
+        if self.hides:
+            return 0
         if isinstance(self.quorum, float):
             return max(1, math.ceil(self.quorum * asked - 1e-9))
         return self.quorum

@@ -20,6 +20,7 @@ from folkmoot.local.personal import personalize
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure
 from folkmoot.staleness import Staleness
+from folkmoot.train.asking import refuse_changing
 from folkmoot.train.check import EVALUATIONS, check
 from folkmoot.train.checkpoint import store_of
 from folkmoot.train.downlink import down_codec
@@ -52,7 +53,7 @@ from folkmoot.train.sampling import Draw, Sampling
 from folkmoot.train.standing import Program, begin, identity_of
 from folkmoot.train.stopping import Stop
 from folkmoot.train.store import CLIENT_MEMORY
-from folkmoot.train.timed import differences_bytes, started, timed, told_of
+from folkmoot.train.timed import differences_bytes, made_of, started, timed, told_of
 from folkmoot.train.whom import Places
 
 
@@ -228,6 +229,8 @@ def run(
     whom = (*whom[:3], time.cohort, time.sampling)
     promise = promised(*whom, **promises, largest=time.largest)
     algorithm, drawn, plan = promise.algorithm, promise.sampling, promise.plan
+    if policy.carries:
+        refuse_changing(algorithm, len(federation))
     if plan is not None and plan.dp.unit == "example":
         # A step that looks at examples otherwise shows it now.
         first_client(algorithm, setting, None)
@@ -235,7 +238,7 @@ def run(
     judge = Judge(algorithm, setting, best, judged)
     expected = drawn.expected(len(federation))
     facts = program_facts(algorithm, federation, drawn.name, expected, seed, precision)
-    facts |= promise.facts | told_of(fleet, policy, down)
+    facts |= promise.facts | told_of(fleet, policy, down, time)
     program = Program(
         algorithm,
         federation,
@@ -247,7 +250,7 @@ def run(
         stop,
         stored,
         checkpoint_every,
-        identity_of(facts, algorithm, drawn, judge),
+        identity_of(facts, algorithm, drawn, judge, made_of(fleet, policy, down)),
         store_of(stored, client_memory, save),
         policy,
         down,

@@ -110,10 +110,20 @@ def begin(program: Program, resume: bool) -> Standing:
 
 
 def identity_of(
-    facts: Mapping[str, Any], algorithm: Algorithm, sampling: Sampling, judge: Judge
+    facts: Mapping[str, Any],
+    algorithm: Algorithm,
+    sampling: Sampling,
+    judge: Judge,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return what two runs must share for one to go on where the other stopped, as plain JSON."""
-    held = {"": algorithm.round, "sampling.": sampling}
+    """Return what two runs must share for one to go on where the other stopped, as plain JSON.
+
+    Args:
+        facts: What a result tells of the program.
+        algorithm, sampling, judge: Of the program.
+        more: Whatever else it is made of, by name.
+    """
+    held = {"": algorithm.round, "sampling.": sampling, **more}
     parts = {
         f"{at}{name}": part for at, one in held.items() for name, part in described(one).items()
     }
@@ -149,7 +159,7 @@ def advance(
     asked = next_asked(program, number, lot)
     link = asked.link._replace(measures=due and program.measures)
     if asked.reason is not None:
-        snapshot, report = skipped(standing.snapshot, asked)
+        snapshot, report = skipped(program, standing.snapshot, asked)
     else:
         snapshot, report = run_round(
             program.algorithm, standing.snapshot, engine, asked.cohort, program.seed, guard, link
@@ -172,7 +182,8 @@ def advance(
         row["advice"] = advice.sentence
     ended = _why_stop(program, history)
     following = Standing(snapshot, history, best, best_model, ended, judged, tally)
-    if number == 1 or is_over(program, following):
+    # They name those who took part.
+    if guard is None and (number == 1 or is_over(program, following)):
         row |= asked.spans
     _refuse_silence(history)
     if program.folder and (number % program.checkpoint_every == 0 or is_over(program, following)):

@@ -1,7 +1,8 @@
 """From a run's options about time and broadcasts to its clock, before anything else is promised."""
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,8 @@ class Timed(NamedTuple):
     largest: list[int] | None = None
     """In a buffered private run, in how many of the first rounds any one client takes part at most,
     for each round."""
+    in_flight: float | None = None
+    """Devices that a buffered run keeps at work."""
 
 
 def timed(
@@ -68,7 +71,9 @@ def timed(
     if fleet is None:
         return Timed(policy, sampling, cohort, None)
     summed = as_secure(secure) is not None
-    _refuse_promises(policy, privacy, summed)
+    refuse_promises(policy, privacy, summed)
+    if _hides(policy, privacy, summed):
+        policy = replace(policy, hides=True)
     whom = as_sampling(sampling, cohort)
     if policy.carries:
         whom = _in_flight(policy, cohort, sampling)
@@ -94,7 +99,8 @@ def timed(
         return Timed(policy, sampling, cohort, clock)
     assert policy.buffer is not None
     largest = None if privacy is None else _participations(clock(seed), rounds, len(clients))
-    return Timed(policy, by_arrival(policy.buffer), None, clock, largest)
+    in_flight = whom.expected(len(clients))
+    return Timed(policy, by_arrival(policy.buffer), None, clock, largest, in_flight)
 
 
 def started(program: Program, time: Timed, guard: Guard | None, done: int) -> Program:
@@ -116,7 +122,16 @@ def started(program: Program, time: Timed, guard: Guard | None, done: int) -> Pr
     return program._replace(clock=clock)
 
 
-def told_of(fleet: Fleet | None, policy: Policy, down: Codec | None) -> dict[str, Any]:
+def made_of(fleet: Fleet | None, policy: Policy, down: Codec | None) -> dict[str, Any]:
+    """Return what decides a run's time and broadcasts, by name, for `identity_of`."""
+    found: dict[str, Any] = {} if down is None else {"compress_down.": down}
+    if fleet is None:
+        return found
+    devices = {"availability": fleet.availability, "devices": fleet.table}
+    return found | {"fleet.": devices, "policy.": policy}
+
+
+def told_of(fleet: Fleet | None, policy: Policy, down: Codec | None, time: Timed) -> dict[str, Any]:
     """Return what a result tells of a run's time and broadcasts, as plain JSON."""
     facts: dict[str, Any] = {} if down is None else {"compress_down": down.name}
     if fleet is None:
@@ -125,6 +140,8 @@ def told_of(fleet: Fleet | None, policy: Policy, down: Codec | None) -> dict[str
     if policy.staleness is not None:
         options["at_most"] = policy.staleness.at_most
     said = {name: value for name, value in options.items() if value != getattr(ALWAYS, name, None)}
+    if time.in_flight is not None:
+        said["in_flight"] = time.in_flight
     return facts | {"fleet": fleet.name, **said}
 
 
@@ -169,7 +186,19 @@ def _participations(clock: Timeline, rounds: int, population: int) -> list[int]:
     return largest
 
 
-def _refuse_promises(policy: Policy, privacy: DP | None, secure: bool) -> None:
+def _hides(policy: Policy, privacy: DP | None, secure: bool) -> bool:
+    """Tell whether the lot that draws a cohort is kept secret."""
+    if privacy is None or policy.carries or secure:
+        return False
+    return privacy.unit == "client" and privacy.trust == "central"
+
+
+def refuse_promises(policy: Policy, privacy: DP | None, secure: bool) -> None:
+    """Refuse what a promise forbids about time.
+
+    Raises:
+        SettingsError: If who counts, or when, would hang on others, or come too late for the noise.
+    """
     if secure and policy.carries:
         raise SettingsError(
             "A secure sum fixes its cohort before the first message, but with buffer= answers come "
@@ -187,6 +216,12 @@ def _refuse_promises(policy: Policy, privacy: DP | None, secure: bool) -> None:
         raise SettingsError(
             "With quorum= a round tells by having no result that too few took part, which no noise "
             "hides. Leave quorum= out under privacy=."
+        )
+    if _hides(policy, privacy, secure) and policy.deadline_s == math.inf:
+        raise SettingsError(
+            "Under privacy= the end of a round must not tell who took part: others are there when "
+            "the next one begins, and no noise hides that. Pass deadline_s=: each round then lasts "
+            "until its deadline, whoever answers."
         )
     if policy.carries and privacy.trust == "local":
         raise SettingsError(

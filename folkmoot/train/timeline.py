@@ -21,9 +21,12 @@ from folkmoot.train.policy import Policy
 _TRIES = 32
 """Devices that are picked blindly before all are looked at: cheap where many are there."""
 _PAUSE_S = 60.0
-"""Time until those who are there, but were not free, are asked again."""
+"""What a round lasts that asks nobody."""
 _PATIENCE_S = 30 * 86_400.0
 """Time after which a round that nobody joins is given up."""
+
+_FAILURES = 100
+"""Answers that are lost in a round for each device and each answer that is wanted, until then."""
 
 Draw = Callable[[np.ndarray, int], np.ndarray]
 """`draw(there, round)`: places of the cohort among devices that are `there`, ascending."""
@@ -39,6 +42,8 @@ class Costs(NamedTuple):
     upload_bytes: int
     examples: Callable[[int], tuple[int, int]]
     """From a client's place to the examples that it trains, counted in each pass, and its steps."""
+    within: Callable[[int, int], tuple[int, int]]
+    """`within(place, room)`: the first examples and steps for which there is time of `room`."""
 
     def download(self, missed: int | None) -> int:
         """Return the bytes down to a client that has missed so many broadcasts; None: all."""
@@ -130,6 +135,11 @@ class Timeline:
             late = f"the round had closed at {self.now_s:,.0f} s with answer {len(answers)}"
         lost += [flight._replace(reason=late) for flight in sorted(self._flights)]
         self._flights, self._busy = [], set()
+        if self.policy.hides:
+            self.now_s = limit
+        elif not asked:
+            # Whom the lot chose is not there: some time later somebody may be.
+            self.now_s = min(limit, self.now_s + _PAUSE_S)
         least = self.policy.least(len(asked))
         reason = None
         if len(answers) < least:
@@ -148,11 +158,13 @@ class Timeline:
         version = self._round - 1
         assert self.policy.buffer is not None and self.policy.staleness is not None
         while len(answers) < self.policy.buffer:
-            if not self._flights:
+            if self._comes_first():
                 self._wait(began)
                 asked += self._refill(given)
                 continue
             flight = self._land()
+            endless = len(lost) > _FAILURES * (len(self.roster) + self.policy.buffer)
+            self._refuse_patience(began, math.inf if endless else self.now_s)
             stale = version - flight.base
             if flight.reason is None and stale > self.policy.staleness.at_most:
                 flight = flight._replace(
@@ -164,7 +176,9 @@ class Timeline:
                 given.add(flight.place)
             if len(answers) < self.policy.buffer:
                 asked += self._refill(given)
-        oldest = min((flight.base for flight in self._flights), default=self._round)
+        most = self.policy.staleness.at_most
+        bases = [one.base for one in self._flights if self._round - one.base <= most]
+        oldest = min(bases, default=self._round)
         return Turn(self._round, began, self.now_s, asked, answers, lost, oldest)
 
     def _cohort(self) -> np.ndarray:
@@ -178,20 +192,37 @@ class Timeline:
             self._wait(begun)
 
     def _wait(self, since: float) -> None:
-        """Let the clock go to the next moment at which a device may come."""
-        soonest = max(self.roster.soonest(self.now_s), self.now_s + _PAUSE_S)
-        if not math.isfinite(soonest):
+        """Let the clock go to the next moment at which a device comes."""
+        coming = self._coming()
+        if not math.isfinite(coming):
             raise QuorumError(
-                f"After {self.now_s:,.0f} s no device will ever be there again, so round "
-                f"{self._round} cannot be asked. Use a trace that is longer or repeats."
+                f"After {self.now_s:,.0f} s no other device will ever come, so round "
+                f"{self._round} cannot end. Use a trace that is longer or repeats, or a smaller "
+                "buffer= than there are devices."
             )
-        if soonest > since + _PATIENCE_S:
+        self._refuse_patience(since, coming)
+        self.now_s = coming
+
+    def _refuse_patience(self, since: float, until: float) -> None:
+        if until > since + _PATIENCE_S:
             raise QuorumError(
-                f"Round {self._round} has waited for devices from {since:,.0f} s to "
-                f"{soonest:,.0f} s, and none came that had not answered already. Ask for a "
-                "smaller buffer= than there are devices."
+                f"Round {self._round} began at {since:,.0f} s and has no result yet: "
+                "too few devices come, or stay for long enough to answer. Ask for less work in a "
+                "round, a smaller buffer=, or use other devices."
             )
-        self.now_s = soonest
+
+    def _coming(self) -> float:
+        """Return when the next device that fits comes, later than now; infinity is never."""
+        opens, _ = self.roster.presence.at(self.now_s)
+        later = self.roster.fits & (opens > self.now_s)
+        return float(np.min(opens, where=later, initial=math.inf))
+
+    def _comes_first(self) -> bool:
+        """Tell whether one more device is wanted, and comes before anybody at work has ended."""
+        if not self._flights:
+            return True
+        wanted = len(self._flights) < self._in_flight
+        return wanted and self._coming() < self._flights[0].ended_s
 
     def _refill(self, given: set[int]) -> list[tuple[int, int]]:
         """Ask devices until as many are at work as should be, or none is left."""
@@ -221,13 +252,12 @@ class Timeline:
         """Send one device on its way; its answer is lost at the limit, or is a part by then."""
         version, held = self._round - 1, int(self._held[place])
         down = self.costs.download(None if held < 0 else version - held)
-        examples, all_steps = self.costs.examples(place)
+        examples, _ = self.costs.examples(place)
         up, steps = self.costs.upload_bytes, None
         if self.policy.partial:
             room = self.roster.examples_until(place, self.now_s, limit, down, up)
             if room < examples:
-                steps = room * all_steps // examples
-                examples = steps * examples // max(all_steps, 1)
+                examples, steps = self.costs.within(place, room)
         attempt = self.roster.attempt(
             place,
             self.now_s,

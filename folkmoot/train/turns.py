@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from folkmoot.core.engine import ClientId, Cohort
+from folkmoot.core.engine import ClientId, Cohort, LeftOut
 from folkmoot.train.gathering import Part
 from folkmoot.train.link import Link
-from folkmoot.train.loop import RoundReport, Snapshot
+from folkmoot.train.loop import RoundReport, Snapshot, begun
 from folkmoot.train.policy import Policy
 from folkmoot.train.sampling import Sampling, draw_cohort
 from folkmoot.train.tally import Tally
@@ -57,7 +57,12 @@ def next_asked(program: Any, number: int, lot: int) -> Asked:
     cohort, late = parts_of(turn, policy, ids, sampling)
     return Asked(
         cohort,
-        Link(program.down, late, turn.oldest if policy.carries else None),
+        Link(
+            program.down,
+            late,
+            turn.oldest if policy.carries else None,
+            1 if policy.carries else policy.least(len(turn.asked)),
+        ),
         [place for place, _ in turn.asked],
         [size for _, size in turn.asked],
         len(turn.answers) + len(turn.lost),
@@ -70,26 +75,42 @@ def next_asked(program: Any, number: int, lot: int) -> Asked:
 def parts_of(
     turn: Turn, policy: Policy, ids: Sequence[ClientId], sampling: Sampling
 ) -> tuple[Cohort, tuple[Part, ...]]:
-    """Return who answers in a turn, or does not: about the present model, and about older ones."""
+    """Return who answers in a turn, or does not: about the present model, and about older ones.
+
+    Who is lost needs no model, so it stands beside those who were given the present one; who is
+    lost and asked again within one turn, in a part of its own.
+    """
     present = turn.round - 1
     groups: dict[int, list[Flight]] = {present: []}
-    for flight in [*turn.answers, *turn.lost]:
+    for flight in turn.answers:
         groups.setdefault(flight.base, []).append(flight)
+    layers, times = [groups[present]], Counter(flight.place for flight in groups[present])
+    for flight in turn.lost:
+        if times[flight.place] == len(layers):
+            layers.append([])
+        layers[times[flight.place]].append(flight)
+        times[flight.place] += 1
     expected = float(policy.buffer or sampling.expected(len(ids)))
     cohorts = {base: _cohort(base + 1, flights, ids, expected) for base, flights in groups.items()}
-    late = tuple(
+    late = [
         Part(cohorts[base], base, policy.staleness.weight(present - base))
         for base in sorted(groups)
         if base != present and policy.staleness is not None
-    )
-    return cohorts[present], late
+    ]
+    again = [Part(_cohort(turn.round, flights, ids, expected)) for flights in layers[1:]]
+    return cohorts[present], (*late, *again)
 
 
-def skipped(snapshot: Snapshot, asked: Asked) -> tuple[Snapshot, RoundReport]:
-    """Return what a round leaves that has too few answers: everything as it was but its number."""
+def skipped(program: Any, snapshot: Snapshot, asked: Asked) -> tuple[Snapshot, RoundReport]:
+    """Return what a round leaves that has too few answers: everything as it was but its number, and
+    what devices have heard."""
     round = asked.cohort.round
-    report = RoundReport(round, asked.number, 0, [], 0.0, 0, 0, skipped=asked.reason)
-    return snapshot._replace(round=round), report
+    steps = begun(program.algorithm, snapshot.state)
+    heard = asked.link.delivered(next(steps), snapshot.codecs, asked.cohort, program.seed)[1]
+    steps.close()
+    left_out = [LeftOut(client, round, reason) for client, reason in asked.cohort.absent.items()]
+    report = RoundReport(round, asked.number, 0, left_out, 0.0, 0, 0, skipped=asked.reason)
+    return snapshot._replace(round=round, codecs=heard), report
 
 
 def tallied(
