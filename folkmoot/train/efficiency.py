@@ -42,8 +42,19 @@ def curves_of(outcome: Outcome, others: Mapping[str, Outcome]) -> list[Curve]:
     """Return the curve of a run and those of others, by the metric that the run is compared by.
 
     Raises:
-        SettingsError: If a run was not evaluated, or by other metrics.
+        SettingsError: If a run was not evaluated, or by other metrics, or two have one name.
     """
+    if outcome.name in others:
+        raise SettingsError(
+            f"This run is called {outcome.name!r}, and so is one of others=. Give that one another "
+            "name, or this one by fm.run(..., name=)."
+        )
+    for name, one in others.items():
+        if not isinstance(one, Outcome):
+            raise SettingsError(
+                f"others[{name!r}] must be a result, but is {one!r}. fm.load_result(folder) reads "
+                "one from its folder."
+            )
     column, found = outcome.best.metric, []
     for name, one in {outcome.name: outcome, **others}.items():
         rows = [row for row in one.history if row.get(column) is not None]

@@ -107,6 +107,15 @@ def test_runs_that_cannot_be_compared_are_refused_by_name(by_hand):
         good.plot_efficiency(others={"bad": other})
 
 
+def test_two_runs_of_one_name_or_a_folder_are_refused(by_hand):
+    result = by_hand(learnt(0.5))
+
+    with pytest.raises(SettingsError, match=r"called 'a run', and so is one of others="):
+        result.plot_efficiency(others={"a run": result})
+    with pytest.raises(SettingsError, match=r"others\['b'\] must be a result, but is 'runs/b'"):
+        result.plot_efficiency(others={"b": "runs/b"})
+
+
 @pytest.mark.parametrize("values", [[math.nan], [math.nan, 0.5, math.inf], [0.5] * 300])
 def test_odd_curves_can_be_drawn(by_hand, values, tmp_path):
     result = by_hand(*map(learnt, values))
