@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from folkmoot.core import rng
 from folkmoot.core.errors import SettingsError
 from folkmoot.engines import availability as when
-from folkmoot.engines.availability import Always, Availability, Intervals, Windows, uniform
+from folkmoot.engines.availability import Always, Availability, Intervals, Windows
 
 UNBOUNDED = 2**63 - 1
 """What `examples_until` says where nothing ends the work."""
@@ -65,6 +66,15 @@ class Presence:
         if isinstance(self.kind, Intervals):
             return when.recorded(self.kind, self.own[places], times)
         return when.drawn(self.kind, self.keys[places], self.own[places], times)
+
+
+_DROPS, _DROPS_AT = rng.label("drops out"), rng.label("drops out at")
+
+
+def _chance(key: int, purpose: int, index: int) -> float:
+    """Return what `availability.uniform` gives for one key, many times faster."""
+    mixed = rng.mix(key ^ purpose)
+    return ((rng.mix(mixed ^ index) if index else mixed) >> 11) * 2.0**-53
 
 
 def _check_time(t_s: float) -> None:
@@ -155,10 +165,10 @@ class Roster:
         if not self.is_available(place, t_s):
             return Attempt(t_s, math.inf, math.inf, t_s, "it was offline when it was asked")
         received, trained, ended = self._times(place, t_s, examples, down_bytes, up_bytes)
-        closes, key = self.until(place, t_s), self.keys[[place]]
+        closes, key = self.until(place, t_s), int(self.keys[place])
         lost, what = (closes, "went offline") if closes < ended else (math.inf, "")
-        if uniform(key, "drops out", number)[0] < self.dropout[place]:
-            drops = t_s + float(uniform(key, "drops out at", number)[0]) * (ended - t_s)
+        if _chance(key, _DROPS, number) < self.dropout[place]:
+            drops = t_s + _chance(key, _DROPS_AT, number) * (ended - t_s)
             lost, what = (drops, "dropped out") if drops < lost else (lost, what)
         if lost == math.inf:
             return Attempt(t_s, received, trained, ended, None)

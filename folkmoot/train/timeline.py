@@ -20,6 +20,8 @@ from folkmoot.train.policy import Policy
 
 _TRIES = 32
 """Devices that are picked blindly before all are looked at: cheap where many are there."""
+_GLANCE_S = 300.0
+"""Time after which all devices are looked at again."""
 _PAUSE_S = 60.0
 """What a round lasts that asks nobody."""
 _PATIENCE_S = 30 * 86_400.0
@@ -101,6 +103,7 @@ class Timeline:
         self._requests = np.zeros(len(roster), dtype=np.int32)
         self._held = np.full(len(roster), -1, dtype=np.int32)
         self._order = 0
+        self._looked_s = -math.inf
 
     def turn(self) -> Turn:
         """Play one round.
@@ -151,6 +154,10 @@ class Timeline:
 
     def _buffered(self, began: float) -> Turn:
         """Keep devices at work until a buffer of answers is full."""
+        if began >= self._looked_s + _GLANCE_S:
+            # Windows of all at once: one by one they take far longer.
+            self._looked_s = began
+            self.roster.available(began)
         answers: list[Flight] = []
         lost: list[Flight] = []
         given: set[int] = set()
@@ -236,14 +243,15 @@ class Timeline:
 
     def _pick(self, given: set[int]) -> int | None:
         """Return a device that is there, idle, and has not answered in this buffer."""
-        generator = rng.generator(rng.derive(self._seed, round=self._order, purpose="next device"))
-        for place in generator.integers(len(self.roster), size=_TRIES).tolist():
+        key = rng.derive(self._seed, round=self._order, purpose="next device")
+        for attempt in range(_TRIES):
+            place = rng.mix(key ^ attempt) * len(self.roster) >> 64
             if self._is_free(place, given) and self.roster.is_available(place, self.now_s):
                 return place
         there = self.roster.available(self.now_s) & self.roster.fits
         there[[*self._busy, *given]] = False
         left = np.flatnonzero(there)
-        return int(left[generator.integers(len(left))]) if len(left) else None
+        return int(left[rng.mix(key ^ _TRIES) * len(left) >> 64]) if len(left) else None
 
     def _is_free(self, place: int, given: set[int]) -> bool:
         return place not in self._busy and place not in given and bool(self.roster.fits[place])

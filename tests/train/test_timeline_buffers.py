@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folkmoot.core.errors import QuorumError
+from folkmoot.engines.availability import uniform
 from folkmoot.engines.devices import Device
 from folkmoot.engines.fleet import Fleet
 from folkmoot.engines.traces import intervals
@@ -147,3 +148,17 @@ def test_devices_that_never_answer_do_not_keep_a_buffered_run_for_ever():
 
     with pytest.raises(QuorumError, match="has no result yet: too few devices come, or stay"):
         clock.turn()
+
+
+def test_a_roster_drops_devices_out_by_the_hash_of_whole_arrays():
+    roster = Fleet(devices=Device(examples_per_s=1.0, dropout=0.5)).roster(
+        range(20), seed=3, flops_per_example=None, model_bytes=1.0
+    )
+    work = {"examples": 10, "down_bytes": 0, "up_bytes": 0}
+
+    for number in (0, 1, 77):
+        drops = uniform(roster.keys, "drops out", number) < 0.5
+        at = 10 * uniform(roster.keys, "drops out at", number)
+        for place in range(20):
+            attempt = roster.attempt(place, 0.0, number=number, **work)
+            assert attempt.ended_s == (at[place] if drops[place] else 10.0)
