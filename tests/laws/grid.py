@@ -1,6 +1,6 @@
 """The table in which everything composes: {algorithm} x {personal} x {server} x {rule} x {codec}
-x {privacy} x {secure} x {engine}, what each cell must answer before round 1, and a covering set to
-train.
+x {privacy} x {secure} x {compress} x {clock} x {engine}, what each cell must answer before round 1,
+and a covering set to train.
 
 A later option extends a column, or adds one; every cell that it opens is then checked.
 """
@@ -25,9 +25,16 @@ from folkmoot.engines.compiled import refusal as uncompiled
 from folkmoot.engines.secure import secure_sums
 from folkmoot.engines.vectorized import refusal as unmapped
 from folkmoot.local.personal import personalize
+from folkmoot.train.asking import refuse_several
+from folkmoot.train.compression import compressing
+from folkmoot.train.gathering import Part
+from folkmoot.train.link import PLAIN, Link
 from folkmoot.train.loop import begun, check_task, first_snapshot, run_round
+from folkmoot.train.plan import asked_in_a_round
+from folkmoot.train.policy import Policy
 from folkmoot.train.private import private
 from folkmoot.train.secure import secured
+from folkmoot.train.timed import refuse_promises
 
 ROUNDS = 2
 
@@ -65,6 +72,8 @@ class Cell(NamedTuple):
     codec: str
     privacy: str
     secure: str
+    compress: str
+    clock: str
     engine: str
 
 
@@ -108,6 +117,12 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "sums": fm.Secure(),
         "protocol": fm.Secure(threat="active", noise="skellam", protocol=True),
     },
+    "compress": {
+        "none": None,
+        "packed": fm.chain(codecs.rotate(), codecs.quantize(8)),
+        "shared": codecs.random_k(0.5),
+    },
+    "clock": dict.fromkeys(("none", "deadline", "buffer")),
     "engine": {
         "sequential": engines.sequential(),
         "processes": engines.parallel(2, threads=False),
@@ -120,7 +135,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
 
 def cells():
     """Every cell whose parts exist: not all algorithms have a `server` or an `aggregator`."""
-    for parts in itertools.product(*COLUMNS.values()):
+    plain = COLUMNS | {"compress": ("none",), "clock": ("none",)}
+    for parts in itertools.product(*plain.values()):
         cell = Cell(*parts)
         if cell.server != "its own" and not takes(cell.algorithm, "server"):
             continue
@@ -134,10 +150,27 @@ def cells():
         # So do secure sums, which know nothing of where clients run.
         if cell.secure != "none" and not _beside_sums(cell):
             continue
+        # A vectorized engine says when it is asked that clients pack one by one.
+        if cell.engine == "vectorized" and cell.algorithm == "ef21":
+            continue
         # What is compiled has no layer of this type.
         if cell.engine == "compiled" and cell.personal == "types":
             continue
         yield cell
+        if cell.codec == "none" and cell.server == "its own":
+            yield from _travelling(cell)
+
+
+def _travelling(plain):
+    """The same cell with what travels compressed, or late."""
+    for compress, clock in itertools.product(COLUMNS["compress"], COLUMNS["clock"]):
+        cell = plain._replace(compress=compress, clock=clock)
+        if compress != "none" and not _beside_compression(cell):
+            continue
+        if clock != "none" and not _beside_a_clock(cell):
+            continue
+        if cell != plain:
+            yield cell
 
 
 def _beside_privacy(cell):
@@ -157,12 +190,44 @@ def _beside_sums(cell):
     return _beside_privacy(cell) and cell.server == "its own" and cell.engine in engines
 
 
+def _beside_compression(cell):
+    # Of what is rounded, last bits choose: vectorized arithmetic has others.
+    engines = ("sequential", "processes", *(("vectorized",) if cell.compress == "shared" else ()))
+    return (
+        cell.server == "its own"
+        and cell.personal in ("nothing", "pattern")
+        and cell.rule in ("its own", "uniform", "middle")
+        and cell.codec == "none"
+        and cell.privacy in ("none", "central", "local")
+        and cell.secure != "protocol"
+        and cell.engine in engines
+    )
+
+
+def _beside_a_clock(cell):
+    return (
+        cell.server == "its own"
+        and cell.personal in ("nothing", "pattern")
+        and cell.rule in ("its own", "uniform", "middle")
+        and cell.codec == "none"
+        and cell.secure != "protocol"
+        and cell.privacy in ("none", "central", "local")
+        # What is compressed late is so beside nothing else.
+        and (cell.compress == "none" or cell.privacy == cell.secure == "none")
+        and cell.engine in ("sequential", "processes", "vectorized")
+    )
+
+
 # What must be answered
 
 
 def answer(cell):
     """What a cell must say before round 1: a piece of the sentence that refuses it, or None."""
     keeps = cell.personal != "nothing"
+    if cell.clock == "buffer" and cell.secure != "none":
+        return "fixes its cohort before the first message"
+    if cell.clock == "buffer" and cell.privacy == "local":
+        return "adds its noise before anyone knows how stale"
     if cell.rule == "total" and cell.algorithm not in SUMS:
         return "needs the mean over clients"
     if keeps and cell.algorithm in OWN_MODELS:
@@ -171,11 +236,28 @@ def answer(cell):
         return "has clients add noise inside the sum"
     if cell.rule == "middle" and (keeps or cell.algorithm in STATEFUL):
         return "would lose: it looks at single updates"
-    if cell.privacy != "none":
+    if cell.compress == "packed" and cell.privacy == "local" and cell.secure == "none":
+        return "adds its noise before anything leaves it"
+    if cell.privacy != "none" and unprivate(cell):
         return unprivate(cell)
     if cell.secure != "none" and cell.rule == "middle":
         return "looks at single updates, which a secure sum hides"
+    if cell.clock == "buffer" and cell.algorithm in SEVERAL:
+        return "times a round"
+    return untravelled(cell)
+
+
+def untravelled(cell):
+    """Why what a cell sends cannot be compressed, or None."""
+    if cell.compress == "packed" and cell.secure != "none":
+        return "cannot be added"
+    if cell.compress != "none" and cell.algorithm == "ef21":
+        return "packs its updates already"
     return None
+
+
+SEVERAL = {"ifca", "mime"}
+"""Algorithms that ask more than once in the first round."""
 
 
 INSIDE = ("central", "adaptive", "by layer")
@@ -194,7 +276,17 @@ def unprivate(cell):
 
 
 # Plain steps along whatever comes back; all others divide by it, or add it to a mean.
-SUMS = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedsam", "moon"} | {
+SUMS = {
+    "fedavg",
+    "fedasync",
+    "fedprox",
+    "fedavgm",
+    "fedadagrad",
+    "fedadam",
+    "fedyogi",
+    "fedsam",
+    "moon",
+} | {
     "fedper",
     "fedrep",
     "fedbn",
@@ -204,7 +296,7 @@ SUMS = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fed
     "pfedme",
 }
 OWN_MODELS = {"fedper", "fedrep", "fedbn", "lg_fedavg", "ditto", "pfedme", "apfl", "ifca"}
-STATEFUL = OWN_MODELS | {"scaffold", "feddyn", "moon", "agnostic"}
+STATEFUL = OWN_MODELS | {"scaffold", "ef21", "feddyn", "moon", "agnostic"}
 
 
 # What is asked
@@ -257,16 +349,24 @@ def _composed(cell):
     keep = COLUMNS["personal"][cell.personal]
     algorithm = algorithm if keep is None else personalize(algorithm, keep)
     budget, sums = COLUMNS["privacy"][cell.privacy], COLUMNS["secure"][cell.secure]
+    if cell.clock == "buffer":
+        refuse_promises(Policy(buffer=4), budget, sums is not None)
     if budget is not None:
         with warnings.catch_warnings():
             # Four clients cannot hide one.
             warnings.filterwarnings("ignore", message="The noise of a round")
-            plan = private(budget, algorithm, clients(), ROUNDS, secure=sums)
+            largest = [1, 2] if cell.clock == "buffer" else None
+            plan = private(budget, algorithm, clients(), ROUNDS, secure=sums, largest=largest)
         algorithm = plan.algorithm
     if sums is not None:
         number = len(clients())
         inside = budget is not None
         algorithm = secured(sums, algorithm, number, number, private=inside).algorithm
+    codec = COLUMNS["compress"][cell.compress]
+    if codec is not None:
+        algorithm = compressing(algorithm, codec, privacy=budget, secure=sums is not None)
+    if cell.clock == "buffer":
+        refuse_several(algorithm, len(clients()))
     return algorithm
 
 
@@ -302,12 +402,31 @@ def trained(cell, rounds=ROUNDS, engine=None, sums=None):
     snapshot = first_snapshot(algorithm)
     try:
         for number in range(1, rounds + 1):
-            cohort = Cohort(number, tuple(clients()), len(clients()), len(clients()))
-            snapshot, report = run_round(algorithm, snapshot, engine, cohort, 0)
-            assert not report.left_out and report.skipped is None, report
+            cohort, link = asked_in(number, cell.clock)
+            snapshot, report = run_round(algorithm, snapshot, engine, cohort, 0, link=link)
+            assert len(report.left_out) == len(cohort.absent) * exchanges(algorithm), report
+            assert report.skipped is None, report
     finally:
         engine.close()
     return snapshot
+
+
+def asked_in(number, clock):
+    """Who is asked in a round, about which model."""
+    ids = tuple(clients())
+    cohort = Cohort(number, ids, len(ids), len(ids))
+    if clock == "deadline":
+        return cohort._replace(absent={ids[1]: "it is late"}, steps={ids[2]: 1}), PLAIN
+    if clock == "none":
+        return cohort, PLAIN
+    # The last client answers in round 2 to the first model, beside others to the second one.
+    late = (Part(Cohort(1, ids[3:], len(ids), len(ids)), 0, 0.5),) if number > 1 else ()
+    return cohort._replace(clients=ids[:3]), Link(None, late, 0)
+
+
+@functools.cache
+def exchanges(algorithm):
+    return len(asked_in_a_round(algorithm, len(clients())))
 
 
 def covering(most=None):

@@ -19,7 +19,7 @@ def agree(cell, there, back):
     """Hold two runs of a cell to the same end: to the bit, or within rounding of the whole."""
     exact = cell.engine not in ("vectorized", "compiled")
     # Codecs map vectors of float32.
-    bound = 1e-9 if cell.codec == cell.privacy == cell.secure == "none" else 1e-6
+    bound = 1e-9 if cell.codec == cell.privacy == cell.secure == cell.compress == "none" else 1e-6
     for one, other in ((there.state, back.state), *zip_own(there, back)):
         assert [path for path, _ in trees.items(one)] == [path for path, _ in trees.items(other)]
         pairs = list(zip(trees.leaves(one), trees.leaves(other), strict=True))
