@@ -23,6 +23,7 @@ from folkmoot.engines.batches import cut, rows
 from folkmoot.engines.fleet import Fleet
 from folkmoot.engines.stream import needs_pairs
 from folkmoot.engines.tasks import example
+from folkmoot.local.parts import PARTS
 from folkmoot.train.gathering import discounted
 from folkmoot.train.plan import asked_in_a_round
 from folkmoot.train.policy import Policy
@@ -71,7 +72,7 @@ def timeline_of(
     if policy.carries:
         refuse_several(algorithm, len(ids))
     tasks = [task for task, _ in asked_in_a_round(algorithm, len(ids))]
-    if policy.carries and policy.discounts and any(map(_remembers, tasks)):
+    if policy.carries and policy.discounts and _mirrors(algorithm, tasks):
         raise SettingsError(
             f"Clients of {algorithm.name}() remember what they have sent, and the server has the "
             "sum of it, in which a stale answer that counts for less would be missing for good. "
@@ -173,10 +174,20 @@ def _upload_bytes(task: Task, clients: int) -> int:
     return upload_bytes(task.aggregator.encode(state, update, 0))
 
 
-def _remembers(task: Task) -> bool:
-    """Tell whether clients keep more of their own than a model, or leaves of it."""
-    own = task.work.own(task.broadcast) if task.work.own else {}
-    return len(own) > (task.work.model is not None)
+_SERVERS_OWN = {*PARTS, "optimizer"}
+"""Trees of an algorithm's state that have no counterpart at clients."""
+
+
+def _mirrors(algorithm: Algorithm, tasks: Sequence[Task]) -> bool:
+    """Tell whether a server may keep the sum of what clients keep: both have a memory, clients
+    beside a model, or leaves of it, that is their own."""
+    state = algorithm.init()
+    trees_kept = {name for name, part in state.items() if isinstance(part, dict)}
+    for task in tasks:
+        own = task.work.own(task.broadcast) if task.work.own else {}
+        if len(own) > (task.work.model is not None) and trees_kept - _SERVERS_OWN:
+            return True
+    return False
 
 
 class _Work:

@@ -178,16 +178,31 @@ def test_scaffold_finds_the_optimum_although_fast_clients_answer_more_often():
 
 @pytest.mark.parametrize(
     "build",
-    [fm.scaffold, lambda work: fm.feddyn(work, alpha=0.1)],
-    ids=["scaffold", "feddyn"],
+    [
+        fm.scaffold,
+        lambda work: fm.feddyn(work, alpha=0.1),
+        lambda work: fm.ef21(work, fm.codecs.top_k(0.5)),
+    ],
+    ids=["scaffold", "feddyn", "ef21"],
 )
 def test_what_server_and_clients_both_remember_is_not_discounted(build):
     with pytest.raises(SettingsError, match=r"missing for good\. Let all count whole: staleness="):
         run(build(work_of()))
 
 
-def test_models_of_their_own_may_be_discounted():
-    assert run(fm.ditto(work_of(), lam=0.1), rounds=3).rounds == 3
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        fm.ditto(work_of(), lam=0.1),
+        fm.fedavg(
+            fm.local.feedback(work_of(), fm.codecs.quantize(8)), server=fm.optimizers.adam(0.1)
+        ),
+        fm.fednova(work_of()),
+    ],
+    ids=["a model of their own", "a residual", "no memory"],
+)
+def test_what_clients_remember_for_themselves_may_be_discounted(algorithm):
+    assert run(algorithm, rounds=3).rounds == 3
 
 
 REFUSED = {
