@@ -8,7 +8,7 @@ import folkmoot as fm
 from folkmoot.core import rng
 from folkmoot.core import tree as trees
 from folkmoot.core.codec import Bounds, Layout, chain
-from folkmoot.core.errors import SettingsError
+from folkmoot.core.errors import ClientError, SettingsError
 from folkmoot.train.downlink import difference_bytes, down_codec, sent
 
 SIZE = 40
@@ -35,9 +35,10 @@ def clients_of():
     return [{"x": torch.ones(1, SIZE), "y": goal[None]} for goal in GOALS]
 
 
-def run(codec, algorithm=None, **options):
+def run(codec, algorithm=None, clients=None, **options):
     given = {"rounds": 5, "workers": 1, "monitor": False, "progress": False} | options
-    return fm.run(algorithm or algorithm_of(), clients_of(), compress_down=codec, **given)
+    built = algorithm or algorithm_of()
+    return fm.run(built, clients or clients_of(), compress_down=codec, **given)
 
 
 def ef21_p(codec, rounds, lr=0.3, seed=0):
@@ -152,28 +153,37 @@ def test_bytes_decide_how_long_a_download_takes():
     )
 
 
-def test_a_round_without_a_result_has_been_heard_all_the_same():
-    """Both sides' copies move with a broadcast; what it lacked is in the next one."""
-    codec = fm.codecs.top_k(0.25)
-    devices = {c: fm.Device(examples_per_s=1.0) for c in range(4)}
-    asked = {1: [0, 1, 2, 3], 2: [0], 3: [0, 1, 2, 3]}
-
-    result = run(
-        codec,
-        rounds=3,
-        fleet=fm.Fleet(devices=devices),
-        quorum=2,
-        sampling=lambda clients, round, rng: asked[round],
-    )
-
+def one_step_late(codec):
+    """The model after two steps, between which one more difference was heard."""
     state, _ = codec.init(Bounds(size=SIZE), Layout.of({"vector": torch.zeros(SIZE)}))
-    model = 0.3 * GOALS.mean(dim=0)
-    held = torch.zeros(SIZE)
+    model, held = 0.3 * GOALS[:3].mean(dim=0), torch.zeros(SIZE)
     for _ in range(2):
         held = held + codec.unpack(state, codec.pack(state, model - held, 0), 0)
-    model = model + 0.3 * (GOALS - held).mean(dim=0)
+    return model + 0.3 * (GOALS[:3] - held).mean(dim=0)
+
+
+def full(client):
+    if client == 3:
+        raise ClientError("its disk is full")
+    return clients_of()[client]
+
+
+ALWAYS = fm.Fleet(devices=fm.Device(examples_per_s=1.0))
+SILENT = {
+    "a quorum": {"fleet": ALWAYS, "quorum": 2},
+    "nobody who can": {"clients": fm.data.from_function(range(4), full)},
+}
+
+
+@pytest.mark.parametrize("options", SILENT.values(), ids=SILENT)
+def test_a_round_without_a_result_has_been_heard_all_the_same(options):
+    """Both sides' copies move with a broadcast; what it lacked is in the next one."""
+    codec, asked = fm.codecs.top_k(0.25), {1: [0, 1, 2], 2: [3], 3: [0, 1, 2]}
+
+    result = run(codec, rounds=3, sampling=lambda clients, round, rng: asked[round], **options)
+
     assert [bool(row["skipped"]) for row in result.history] == [False, True, False]
-    assert torch.allclose(result.model.w.detach(), model, atol=1e-6)
+    assert torch.allclose(result.model.w.detach(), one_step_late(codec), atol=1e-6)
 
 
 REFUSED = {

@@ -4,9 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from folkmoot.aggregators import uniform_mean
+from folkmoot.codecs import clip
+from folkmoot.codecs.discount import discount
+from folkmoot.core.aggregator import Update
 from folkmoot.core.errors import SettingsError
 from folkmoot.staleness import Staleness, as_staleness, hinge, polynomial
+from folkmoot.train.gathering import discounted
+from folkmoot.train.shielded import private_mean
 
 
 @pytest.mark.parametrize(("stale", "weight"), [(0, 1.0), (3, 0.5), (8, 1 / 3), (99, 0.1)])
@@ -92,3 +99,25 @@ def test_a_bound_that_is_no_whole_number_is_refused(build, at_most):
 def test_numbers_below_0_are_refused_by_name(build, name):
     with pytest.raises(SettingsError, match=f"{name} must be a finite number of at least 0"):
         build()
+
+
+@pytest.mark.parametrize("rule", [polynomial(0.5), polynomial(0), hinge(10.0, 1), polynomial(3)])
+def test_no_staleness_lets_a_client_move_the_sum_by_more_than_its_bound(rule):
+    """The largest norm of what one client encodes, in front of the noise."""
+    mean = private_mean("a", clip(0.5), (discount(),), 2.0, uniform_mean())
+    generator = torch.Generator().manual_seed(0)
+    example = Update({"w": torch.zeros(50)}, 1.0)
+    state = mean.init(example, 4)
+
+    lengths = []
+    for stale in range(rule.at_most + 1):
+        late = state._replace(codec=discounted(state.codec, rule.weight(stale)))
+        value = {"w": 100 * torch.randn(50, generator=generator)}
+        sent = mean.encode(late, Update(value, 1e6), 0)
+        lengths.append(float(sent.value["vector"].double().norm()))
+        assert sent.weight == 1.0
+
+    assert state.bounds.l2 == 1.0
+    assert max(lengths) <= 1.0
+    weights = [rule.weight(stale) for stale in range(rule.at_most + 1)]
+    assert lengths == pytest.approx(weights, rel=1e-5)

@@ -7,13 +7,10 @@ import torch
 from torch import nn
 
 import folkmoot as fm
-from folkmoot.core.aggregator import Update
 from folkmoot.core.errors import SettingsError
 from folkmoot.engines.traces import intervals
 from folkmoot.privacy import Gaussian
 from folkmoot.privacy.events import ADD_OR_REMOVE, ZERO_OUT
-from folkmoot.staleness import hinge, polynomial
-from folkmoot.train.gathering import discounted
 
 pytestmark = pytest.mark.filterwarnings("ignore:The noise of a round")
 
@@ -95,32 +92,6 @@ def test_the_budget_solves_the_noise_for_those_participations():
     assert spent.noise_multiplier == pytest.approx(
         fm.privacy.noise_for(8, 1e-3, lambda z: [(Gaussian(z), often)])
     )
-
-
-@pytest.mark.parametrize("rule", [polynomial(0.5), polynomial(0), hinge(10.0, 1), polynomial(3)])
-def test_no_staleness_lets_a_client_move_the_sum_by_more_than_its_bound(rule):
-    """The largest norm of what one client encodes, in front of the noise."""
-    from folkmoot.codecs.clip import clip
-    from folkmoot.codecs.discount import discount
-    from folkmoot.train.shielded import private_mean
-
-    mean = private_mean("a", clip(0.5), (discount(),), 2.0, fm.aggregators.uniform_mean())
-    generator = torch.Generator().manual_seed(0)
-    example = Update({"w": torch.zeros(50)}, 1.0)
-    state = mean.init(example, 4)
-
-    lengths = []
-    for stale in range(rule.at_most + 1):
-        late = state._replace(codec=discounted(state.codec, rule.weight(stale)))
-        value = {"w": 100 * torch.randn(50, generator=generator)}
-        sent = mean.encode(late, Update(value, 1e6), 0)
-        lengths.append(float(sent.value["vector"].double().norm()))
-        assert sent.weight == 1.0
-
-    assert state.bounds.l2 == 1.0
-    assert max(lengths) <= 1.0
-    weights = [rule.weight(stale) for stale in range(rule.at_most + 1)]
-    assert lengths == pytest.approx(weights, rel=1e-5)
 
 
 def test_late_answers_are_weighed_in_front_of_the_noise_and_divided_by_the_buffer():
