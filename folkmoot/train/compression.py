@@ -94,7 +94,8 @@ def _refuse_private(codec: Codec, link: Codec, privacy: DP, algorithm: Algorithm
             "client adds its noise before anything leaves it. Use a codec whose sums are decoded, "
             "such as fm.codecs.random_k(0.1), or leave compress= out."
         )
-    if varies(link):
+    # What hides examples has been added before an update is packed.
+    if privacy.unit == "client" and varies(link):
         raise SettingsError(
             f"The bytes that {codec.name} packs hang on an update's numbers, and whoever counts "
             "them learns what no noise hides. Leave the entropy coding out."
