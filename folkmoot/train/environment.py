@@ -14,11 +14,16 @@ import torch
 from folkmoot.core import VERSION
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Algorithm
+from folkmoot.core.errors import ClientError
 from folkmoot.data import ClientData
 from folkmoot.data.digest import digest_of
 
 FINGERPRINT = "data_fingerprint"
 """Where a run's settings have the digest of all that its clients hold."""
+DATA_BYTES = "data_bytes"
+"""Where they have the bytes of all train examples."""
+_MOST_COUNTED = 100_000
+"""Clients whose examples are counted; of more it would take longer than it is worth."""
 
 
 def program_facts(
@@ -44,6 +49,7 @@ def program_facts(
         "frozen_model": digest_of(_frozen(algorithm.objective)),
         "data": clients.name,
         FINGERPRINT: clients.fingerprint(),
+        **_held(clients),
         "population": len(clients),
         "sampling": sampling,
         "expected_cohort": expected,
@@ -52,6 +58,22 @@ def program_facts(
         **({"personal": sorted(work.personal)} if work.personal else {}),
         **({"own_models": True} if work.model else {}),
     }
+
+
+def _held(clients: ClientData) -> dict[str, int]:
+    """Return the bytes of all train examples, where their numbers are known unread."""
+    if not len(clients) or len(clients) > _MOST_COUNTED:
+        return {}
+    sizes = [clients.size_of(client) or 0 for client in clients]
+    largest = max(range(len(sizes)), key=sizes.__getitem__)
+    if not sizes[largest]:
+        return {}
+    try:
+        train = clients[clients.ids[largest]].train
+    except ClientError:
+        return {}
+    each = trees.num_bytes(train) / sizes[largest] if train else 0.0
+    return {DATA_BYTES: round(sum(sizes) * each)}
 
 
 def _frozen(objective: Any) -> trees.Tree:

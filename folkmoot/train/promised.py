@@ -10,7 +10,7 @@ from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
 from folkmoot.train.codec_options import as_codec
 from folkmoot.train.compression import compressing
-from folkmoot.train.environment import FINGERPRINT
+from folkmoot.train.environment import DATA_BYTES, FINGERPRINT
 from folkmoot.train.guarantee import planned
 from folkmoot.train.plan import Private
 from folkmoot.train.private import private
@@ -38,7 +38,8 @@ class Promised(NamedTuple):
         A digest of what they hold lets anyone confirm a guess of it: it stays in the checkpoint.
         """
         hides = self.plan is not None or self.sums is not None
-        return {name: fact for name, fact in facts.items() if name != FINGERPRINT or not hides}
+        told = (FINGERPRINT, DATA_BYTES) if hides else ()
+        return {name: fact for name, fact in facts.items() if name not in told}
 
 
 def promised(
