@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 import folkmoot as fm
+from folkmoot.core.engine import Cohort
 from folkmoot.core.errors import ClientError, SettingsError
 from folkmoot.train.checkpoint import load_checkpoint
+from folkmoot.train.gathering import Part
+from folkmoot.train.link import Link
 
 FLEET = {0: 1.0, 1: 0.7, 2: 0.31, 3: 0.23}
 """Examples a second: times of which no two sums are equal in the rounds that are looked at."""
@@ -287,3 +290,11 @@ def test_a_client_that_cannot_load_its_data_is_left_out_by_name_and_the_run_goes
 
     assert {(left.client, left.reason) for left in result.left_out} == {(1, "its disk is full")}
     assert result.rounds == 6
+
+
+def test_a_sum_needs_no_room_for_those_who_do_not_answer():
+    """Stages of whole numbers have room for so many; who is lost must not use it up."""
+    present = Cohort(5, (0, 1, 2), 9, 2.0, absent={1: "it dropped out"})
+    late = Cohort(3, (4, 5), 9, 2.0, absent={4: "it dropped out"})
+
+    assert Link(late=(Part(late, 2, 0.5),)).answers(present) == 3
