@@ -32,7 +32,7 @@ HEAD = """# What composes with what
 Every algorithm, with one argument more. `python benchmarks/composition.py` asks the package and
 makes this page. The tests hold the whole table, {algorithm} x {personal} x {server} x {aggregator}
 x {codec} x {privacy} x {secure} x {compress} x {clock} x {engine}: each cell is accepted or refused
-before round 1, and a thousand are trained (`tests/laws/grid.py`).
+before round 1, and a thousand are trained (`tests/laws/table.py`).
 
 - **yes**: it runs; **-**: the algorithm has no such argument; a number: refused, with the sentence
   below.

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 from laws.cards import CARDS, build
-from laws.grid import COLUMNS, clients, objective, trainable
+from laws.grid import clients, objective
+from laws.table import COLUMNS, trainable
 
 import folkmoot as fm
 from folkmoot.local.personal import personalize

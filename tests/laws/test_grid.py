@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 from laws.cards import CARDS
-from laws.grid import answer, asked, cells, covering, trainable, trained
+from laws.grid import asked, trained
+from laws.table import answer, cells, covering, trainable
 
 import folkmoot as fm
 from folkmoot.core import tree as trees
