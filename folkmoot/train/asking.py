@@ -48,6 +48,8 @@ def timeline_of(
     lot: int,
     *,
     everyone: bool,
+    least_there: int,
+    work: "Work",
 ) -> Timeline:
     """Return the virtual clock of a run.
 
@@ -63,6 +65,8 @@ def timeline_of(
         lot: What cohorts are drawn from; in private runs a secret.
         everyone: Whether a lot is drawn among all clients, of whom those that are not there are
             not asked; else among those who are there.
+        least_there: Devices that must be there before a round asks any.
+        work: What clients have to do; it remembers how many examples each has.
 
     Raises:
         SettingsError: If a device's speed cannot be told, none has the memory, or an algorithm
@@ -71,7 +75,7 @@ def timeline_of(
     ids = clients.ids
     if policy.carries:
         refuse_several(algorithm, len(ids))
-    tasks = [task for task, _ in asked_in_a_round(algorithm, len(ids))]
+    tasks = work.tasks
     if policy.carries and policy.discounts and _mirrors(algorithm, tasks):
         raise SettingsError(
             f"Clients of {algorithm.name}() remember what they have sent, and the server has the "
@@ -102,7 +106,6 @@ def timeline_of(
             f"buffer={policy.buffer} answers of different devices make a new model, but only "
             f"{int(roster.fits.sum())} devices can train it. Ask for a smaller buffer."
         )
-    work = _Work(tasks, clients, ids)
     costs = Costs(
         sum(trees.num_bytes(task.broadcast) for task in tasks),
         difference_bytes,
@@ -116,7 +119,7 @@ def timeline_of(
         return roster.expected_s(examples, costs.download_bytes, costs.upload_bytes)
 
     draw = drawn(sampling, ids, policy, lot, everyone=everyone, expected_s=expected_s)
-    return Timeline(roster, policy, costs, draw, in_flight, lot)
+    return Timeline(roster, policy, costs, draw, in_flight, lot, least_there)
 
 
 def refuse_changing(algorithm: Algorithm, clients: int) -> None:
@@ -190,11 +193,15 @@ def _mirrors(algorithm: Algorithm, tasks: Sequence[Task]) -> bool:
     return False
 
 
-class _Work:
-    """From a client's place to what it trains in a round."""
+class Work:
+    """From a client's place to what it trains in a round.
 
-    def __init__(self, tasks: Sequence[Task], clients: ClientData, ids: Sequence[ClientId]) -> None:
-        self.tasks, self.clients, self.ids = tasks, clients, ids
+    A client is counted once for a run: a loader that fails at times gives no two plans of one run.
+    """
+
+    def __init__(self, algorithm: Algorithm, clients: ClientData) -> None:
+        self.clients, self.ids = clients, clients.ids
+        self.tasks = [task for task, _ in asked_in_a_round(algorithm, len(self.ids))]
         self._known: dict[int, tuple[int, int]] = {}
         self._sizes: dict[int, int] = {}
 

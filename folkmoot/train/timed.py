@@ -15,7 +15,7 @@ from folkmoot.data import ClientData
 from folkmoot.engines.fleet import Fleet
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
-from folkmoot.train.asking import timeline_of
+from folkmoot.train.asking import Work, timeline_of
 from folkmoot.train.compression import compressing
 from folkmoot.train.downlink import difference_bytes
 from folkmoot.train.guard import Guard
@@ -80,7 +80,11 @@ def timed(
     travelling = algorithm
     if compress is not None:
         travelling = compressing(algorithm, compress, secure=summed)
-    everyone = whom.tiers == 1 and (privacy is not None or sampling is not None)
+    # A secure sum is made for one number of clients, and claims nothing of a lot.
+    by_lot = privacy is not None and not summed
+    everyone = whom.tiers == 1 and (by_lot or sampling is not None)
+    least_there = max(1, round(whom.expected(len(clients)))) if summed else 1
+    work = Work(travelling, clients)
 
     def clock(lot: int, drawn: Sampling | None = None) -> Timeline:
         return timeline_of(
@@ -93,6 +97,8 @@ def timed(
             seed,
             lot,
             everyone=everyone,
+            least_there=least_there,
+            work=work,
         )
 
     if not policy.carries:

@@ -26,7 +26,6 @@ _PAUSE_S = 60.0
 """What a round lasts that asks nobody."""
 _PATIENCE_S = 30 * 86_400.0
 """Time after which a round that nobody joins is given up."""
-
 _FAILURES = 100
 """Answers that are lost in a round for each device and each answer that is wanted, until then."""
 
@@ -91,19 +90,23 @@ class Timeline:
     """The virtual clock of one run; `turn` gives one round after another."""
 
     def __init__(
-        self, roster: Roster, policy: Policy, costs: Costs, draw: Draw, in_flight: int, seed: int
+        self,
+        roster: Roster,
+        policy: Policy,
+        costs: Costs,
+        draw: Draw,
+        in_flight: int,
+        seed: int,
+        least_there: int = 1,
     ) -> None:
         self.roster, self.policy, self.costs = roster, policy, costs
-        self._draw, self._in_flight, self._seed = draw, in_flight, seed
-        self.now_s = 0.0
-        self._round = 0
-        self._begin_s = 0.0
+        self._draw, self._in_flight, self._least_there = draw, in_flight, least_there
+        self._seed, self._round, self._order = seed, 0, 0
+        self.now_s, self._begin_s, self._looked_s = 0.0, 0.0, -math.inf
         self._flights: list[Flight] = []
         self._busy: set[int] = set()
         self._requests = np.zeros(len(roster), dtype=np.int32)
         self._held = np.full(len(roster), -1, dtype=np.int32)
-        self._order = 0
-        self._looked_s = -math.inf
 
     def turn(self) -> Turn:
         """Play one round.
@@ -193,7 +196,7 @@ class Timeline:
         begun = self.now_s
         while True:
             there = self.roster.available(self.now_s) & self.roster.fits
-            if there.any():
+            if np.count_nonzero(there) >= self._least_there:
                 # The lot may choose nobody, or none of those who are there.
                 return self._draw(there, self._round)
             self._wait(begun)

@@ -271,12 +271,6 @@ def test_a_buffered_private_run_goes_on_where_it_stood(tmp_path):
     assert torch.equal(found.model.w, whole.model.w)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=SettingsError,
-    reason="Noise of clients is made for a cohort that is asked whole, but a round asks whoever is "
-    "there, and the run breaks off in the first round that finds fewer.",
-)
 def test_secure_private_rounds_wait_until_a_whole_cohort_is_there():
     windows = [(f"{c}", [(10.0 * c, 10.0 * c + 45.0)], 60.0) for c in range(5)]
     fleet = fleet_of(dict.fromkeys(SPEEDS, 10.0), trace=intervals(windows))
