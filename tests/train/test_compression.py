@@ -57,7 +57,8 @@ SIZE = 8 * 16 + 16 + 16 * 3 + 3
         (CODECS.bf16(), 2 * SIZE),
         # A code of 8 bits each, and a scale of 4 bytes for each block.
         (CODECS.quantize(8), SIZE + 4),
-        (CODECS.eden(1), -(-SIZE // 8) + 4),
+        # Blocks of 128, 64 and 3 numbers, with a scale each.
+        (CODECS.eden(1), -(-SIZE // 8) + 3 * 4),
         (CODECS.random_k(count=20), 20 * 4),
         (CODECS.count_sketch(30, rows=3), 3 * 30 * 4),
     ],
@@ -131,11 +132,15 @@ def test_statistics_and_single_numbers_travel_as_they_are():
 
 def test_a_bad_update_is_left_out_before_a_codec_could_hide_it():
     clients = held()
-    clients[2]["x"][0] = 3e38
+    clients[2]["x"][:] = 3e38
+    plain = run(clients=clients, rounds=1)
+    assert [left.client for left in plain.left_out] == [2]
 
-    result = run(compress=CODECS.top_k(0.2), clients=clients, rounds=1)
+    for codec in (CODECS.top_k(0.2), CODECS.random_k(0.2), CODECS.eden(1)):
+        result = run(compress=codec, clients=clients, rounds=1)
 
-    assert [left.client for left in result.left_out] == [2]
+        assert [left.client for left in result.left_out] == [2]
+        assert "NaN" in result.left_out[0].reason
 
 
 def test_it_is_part_of_what_a_run_is(tmp_path):
