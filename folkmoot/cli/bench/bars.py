@@ -13,6 +13,8 @@ if it needs more.
 
 from typing import Any, NamedTuple
 
+from folkmoot.codecs import top_k
+
 EPOCHS = 5
 """Of local work in a round; what is done in the first one alone costs a fifth of it."""
 FORWARD = 0.5
@@ -43,8 +45,13 @@ BARS = {
     ),
     "apfl": Bar("a step of a second model, and four passes over the parameters to mix", 2.45),
     "ditto": Bar("a step of a second model a step", 2.1, options={"lam": 0.1}),
+    "ef21": Bar(
+        "a client's numbers are compared with those that the server knows, and a tenth is packed",
+        1.15, up=0.13, options={"codec": top_k(0.1)},
+    ),
     "fedadagrad": Bar(SERVER, options={"lr": 0.01}),
     "fedadam": Bar(SERVER, options={"lr": 0.01}),
+    "fedasync": Bar(SERVER),
     "fedavgm": Bar(SERVER),
     "fedbn": Bar("less travels", norm=True),
     "feddyn": Bar("two passes over the parameters a step", 1.2, options={"alpha": 0.01}),
