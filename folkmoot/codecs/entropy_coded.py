@@ -13,7 +13,7 @@ from torch import Tensor
 
 from folkmoot.codecs.lossy import lossy
 from folkmoot.core.codec import Bounds, Codec, Layout
-from folkmoot.core.errors import ClientError
+from folkmoot.core.errors import ClientError, SettingsError
 from folkmoot.core.tree import Tree
 
 _STRATEGIES = (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
@@ -45,6 +45,7 @@ def entropy_coded() -> Codec:
         A codec whose packed form cannot be added, to stand behind one that packs.
 
     Raises:
+        SettingsError: At `pack`: if it stands behind another one, whose lengths vary.
         ClientError: At `unpack`: if bytes are no code, or are one of more numbers than were packed.
     """
 
@@ -52,6 +53,11 @@ def entropy_coded() -> Codec:
         return {"size": torch.tensor(bounds.size)}, bounds
 
     def pack(state: Tree, vector: Tensor, key: int) -> Tree:
+        if len(vector) != int(state["size"]):
+            raise SettingsError(
+                "entropy_coded() stands behind another one, whose codes vary in length and have "
+                "nothing left to gain. Leave one of them out."
+            )
         dtype = _DTYPES.index(vector.dtype)
         plain = vector.contiguous().view(torch.uint8).numpy()
         coded = min((_deflated(plain.data, one) for one in _STRATEGIES), key=len)
@@ -75,7 +81,7 @@ def entropy_coded() -> Codec:
             return torch.zeros(0, dtype=dtype)
         return torch.frombuffer(bytearray(plain), dtype=dtype)
 
-    return lossy("entropy_coded", init, pack, unpack)
+    return lossy("entropy_coded", init, pack, unpack, codes=True)
 
 
 def _deflated(data: memoryview, strategy: int) -> bytes:

@@ -120,13 +120,14 @@ def chain(*codecs: Codec) -> Codec:
     places = list(stages)
 
     def init(bounds: Bounds, layout: Layout) -> tuple[Tree, Bounds]:
-        state, size = {}, bounds.size
+        state: Tree = {}
         for place, codec in stages.items():
-            reaching = torch.zeros(bounds.size)
+            if place not in packing or place == places[begin]:
+                size, reaching = bounds.size, torch.zeros(bounds.size)
             state[place], bounds = codec.init(bounds, layout)
             if place in packing:
-                left = packing[place].pack(state[place], reaching, 0)["vector"].numel()
-                bounds = bounds._replace(size=size if place == places[end - 1] else left)
+                reaching = packing[place].pack(state[place], reaching, 0)["vector"]
+                bounds = bounds._replace(size=size if place == places[end - 1] else len(reaching))
         return state, bounds
 
     def encode(state: Tree, vector: Tensor, key: int) -> Tensor:
