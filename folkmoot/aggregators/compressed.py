@@ -112,8 +112,10 @@ def _around(aggregator: Aggregator, codec: Codec) -> Aggregator:
     def decode(state: State, answers: Any, key: int) -> tuple[Tree, Tree, State]:
         found, counts, following = aggregator.decode(inner(state), answers, key)
         vector, link = codec.decode(state.codec[_LINK], found["vector"], key)
-        like = _zeros(state.layout)
-        value = put_back({**like, **found["rest"]}, large(like)[1], vector)
+        like, rest = _zeros(state.layout), dict(trees.items(found["rest"]))
+        # A dict may hold large leaves and single numbers.
+        leaves = [(path, rest.get(path, leaf)) for path, leaf in trees.items(like)]
+        value = put_back(trees.build(leaves, trees.empties(like)), large(like)[1], vector)
         after = state._replace(bounds=following.bounds)
         return value, counts, _with_link(after, following.codec, link)
 

@@ -16,7 +16,8 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator, State, Sum, Update
 from folkmoot.core.tree import Tree
 
-_SQUARES = "squares"
+SQUARES = "squares"
+"""The leaf of a sum that holds squared lengths: a weight enters it squared."""
 DIVERSITY = "diversity"
 """The leaf of the codec state in which it is told."""
 
@@ -38,15 +39,15 @@ def measured(aggregator: Aggregator) -> Aggregator:
         encoded = aggregator.encode(_own(state), update, key)
         squares = _squared(update.value["params"], update.weight)
         return encoded._replace(
-            value={**encoded.value, _SQUARES: squares},
+            value={**encoded.value, SQUARES: squares},
             packed_bytes=upload_bytes(encoded._replace(counts={})) - upload_bytes(_NOTHING),
         )
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
-        sums = {name: part for name, part in added.value.items() if name != _SQUARES}
+        sums = {name: part for name, part in added.value.items() if name != SQUARES}
         value, counts, following = aggregator.decode(_own(state), added._replace(value=sums), key)
         mean = float(trees.norm(value["params"])) ** 2
-        apart = float(added.value[_SQUARES]) / added.weight / mean if mean and added.weight else 0.0
+        apart = float(added.value[SQUARES]) / added.weight / mean if mean and added.weight else 0.0
         told = {**following.codec, DIVERSITY: torch.tensor(apart, dtype=torch.float64)}
         return value, counts, following._replace(codec=told)
 

@@ -22,7 +22,7 @@ from folkmoot.data.digest import digest_of
 from folkmoot.engines.batches import cut, rows
 from folkmoot.engines.fleet import Fleet
 from folkmoot.engines.stream import needs_pairs
-from folkmoot.engines.tasks import example
+from folkmoot.engines.tasks import example, noisy_example
 from folkmoot.local.parts import PARTS
 from folkmoot.train.gathering import discounted
 from folkmoot.train.plan import asked_in_a_round
@@ -172,7 +172,7 @@ def refuse_several(algorithm: Algorithm, population: int) -> None:
 
 
 def _upload_bytes(task: Task, clients: int) -> int:
-    update = example(task)
+    update = noisy_example(task)
     state = task.aggregator.init(update, max(clients, 1))
     return upload_bytes(task.aggregator.encode(state, update, 0))
 

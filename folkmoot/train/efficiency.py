@@ -44,6 +44,11 @@ def curves_of(outcome: Outcome, others: Mapping[str, Outcome]) -> list[Curve]:
     Raises:
         SettingsError: If a run was not evaluated, or by other metrics, or two have one name.
     """
+    if not isinstance(others, Mapping):
+        raise SettingsError(
+            f'others must say what each run is called, such as {{"eden(1)": other}}, but is a '
+            f"{type(others).__name__}."
+        )
     if outcome.name in others:
         raise SettingsError(
             f"This run is called {outcome.name!r}, and so is one of others=. Give that one another "

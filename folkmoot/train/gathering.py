@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from folkmoot.aggregators.measured import SQUARES
 from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
@@ -86,6 +87,8 @@ def _ask(
     )
     if part.discount != 1 and inside is None:
         value = trees.scale(part.discount, collected.total.value)
+        if SQUARES in value:
+            value[SQUARES] = part.discount * value[SQUARES]
         collected = collected._replace(total=collected.total._replace(value=value))
     return collected, collected.total
 

@@ -72,6 +72,18 @@ class Traffic(_Moved):
                     "cumulative_upload": up,
                 }
             )
-        made = super().__new__(cls, up, down)
-        made.by_round, made.by_client = rounds, roll.up_and_down() if roll else None
+        return cls._listed((up, down), rounds, roll.up_and_down() if roll else None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Traffic._listed, (tuple(self), self.by_round, self.by_client)
+
+    @classmethod
+    def _listed(
+        cls,
+        moved: tuple[int, int],
+        by_round: list[dict[str, int]],
+        by_client: dict[ClientId, tuple[int, int]] | None,
+    ) -> "Traffic":
+        made = cls._make(moved)
+        made.by_round, made.by_client = by_round, by_client
         return made

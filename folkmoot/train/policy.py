@@ -139,6 +139,12 @@ def _refuse_values(given: dict[str, Any]) -> None:
             "quorum must be a whole number of answers, at least 1, or a share in (0, 1] of those "
             f"asked, but is {quorum!r}."
         )
+    if isinstance(quorum, float) and quorum * over_select > 1 + 1e-9:
+        raise SettingsError(
+            f"quorum={quorum} asks for more answers than over_select={over_select} waits for: a "
+            f"round closes with one answer of each {over_select} that were asked. Use a quorum of "
+            f"at most {1 / over_select:.3g}."
+        )
     buffer = given.get("buffer", 1)
     if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
         raise SettingsError(f"buffer must be a whole number of at least 1, but is {buffer!r}.")

@@ -25,6 +25,7 @@ from folkmoot.core.algorithm import Algorithm, LocalWork, Seen, Task
 from folkmoot.core.codec import Codec
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
+from folkmoot.engines.tasks import example, noisy_example
 from folkmoot.privacy.calibrate import refuse_delta
 from folkmoot.privacy.dp import DP, Banded
 from folkmoot.privacy.dp import Tree as NoiseTree
@@ -79,7 +80,10 @@ def of_clients(
     expected = drawn.expected(population)
     stated, asked = dp.population or population, dp.cohort or expected
     refuse_delta(dp.delta, stated)
-    sizes = [size for _, size in asked_in_a_round(algorithm, population)]
+    tasks = asked_in_a_round(algorithm, population)
+    for task, _ in tasks:
+        _refuse_telling_bytes(task)
+    sizes = [size for _, size in tasks]
     size, asking = max(sizes, default=0), round(expected)
     if secure is not None:
         # An adaptive clip sends one number more.
@@ -165,6 +169,16 @@ def _lot(dp: DP, sampling: Sampling, population: int, cohort: float, secure: Sec
     return f"{sampling.name}, {of}{'' if claimed else '; no amplification is claimed'}"
 
 
+def _refuse_telling_bytes(task: Task) -> None:
+    """Refuse work that packs its updates to sizes that hang on their numbers."""
+    if example(task).packed_bytes != noisy_example(task).packed_bytes:
+        raise SettingsError(
+            f"The bytes that the work {task.work.name!r} packs hang on an update's numbers, and "
+            "whoever counts them learns what no noise hides. Leave the entropy coding out of "
+            "feedback()."
+        )
+
+
 def _finite(work: LocalWork) -> LocalWork:
     """Return work whose update is 0 where it would hold a NaN or an infinity."""
 
@@ -174,7 +188,8 @@ def _finite(work: LocalWork) -> LocalWork:
         for leaf in trees.leaves(update.value):
             fine = fine & leaf.isfinite().all()
         value = trees.map(lambda leaf: torch.where(fine, leaf, 0), update.value)
-        return update._replace(value=value), own
+        # What travels is noised in each of its numbers, whatever the work has packed.
+        return update._replace(value=value, packed_bytes=None), own
 
     return work.changed(finish=finish) if work.train else work
 

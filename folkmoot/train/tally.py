@@ -38,6 +38,8 @@ class Tally(NamedTuple):
         downloads: Numbers,
         places_answered: Numbers,
         uploads: Numbers,
+        *,
+        counts: bool = True,
     ) -> "Tally":
         """Count one round in place, and return the same counts.
 
@@ -46,13 +48,14 @@ class Tally(NamedTuple):
             downloads: Bytes down to each of them.
             places_answered: Places of those whose answer arrived.
             uploads: Bytes up from each of them.
+            counts: Whether the answers made a result; their bytes have travelled in any case.
         """
-        for places, bytes_, times, moved in (
-            (places_asked, downloads, self.asked, self.download_bytes),
-            (places_answered, uploads, self.answered, self.upload_bytes),
+        for places, bytes_, times, moved, once in (
+            (places_asked, downloads, self.asked, self.download_bytes, 1),
+            (places_answered, uploads, self.answered, self.upload_bytes, int(counts)),
         ):
             where = _whole(places).reshape(-1)
-            times.index_add_(0, where, torch.ones_like(where))
+            times.index_add_(0, where, torch.full_like(where, once))
             moved.index_add_(0, where, _whole(bytes_).expand(len(where)))
         return self
 

@@ -77,6 +77,12 @@ def timed(
     whom = as_sampling(sampling, cohort)
     if policy.carries:
         whom = _in_flight(policy, cohort, sampling)
+    least, wanted = policy.quorum, whom.expected(len(clients))
+    if sampling is None and isinstance(least, int) and least > max(1, round(wanted)):
+        raise SettingsError(
+            f"quorum={least} answers make a result, but a round waits for {wanted:g} at most. Ask "
+            "for a larger cohort=, or a smaller quorum."
+        )
     travelling = algorithm
     if compress is not None:
         travelling = compressing(algorithm, compress, secure=summed)

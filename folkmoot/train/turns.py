@@ -118,7 +118,8 @@ def tallied(
 ) -> Tally:
     """Return the tally after a round, with the bytes down to each who was asked."""
     places = program.places.of(report.uploads)
-    return tally.add(asked.places, down, places, list(report.uploads.values()))
+    sizes = list(report.uploads.values())
+    return tally.add(asked.places, down, places, sizes, counts=report.skipped is None)
 
 
 def downloaded(

@@ -24,9 +24,9 @@ def test_no_option_is_a_round_that_waits_for_everyone():
 
 
 def test_options_are_taken_as_they_are():
-    found = policy(deadline_s=600, over_select=1.3, quorum=0.8, pace_s=900.0, partial=True)
+    found = policy(deadline_s=600, over_select=1.3, quorum=0.7, pace_s=900.0, partial=True)
 
-    assert found == Policy(deadline_s=600, over_select=1.3, quorum=0.8, pace_s=900.0, partial=True)
+    assert found == Policy(deadline_s=600, over_select=1.3, quorum=0.7, pace_s=900.0, partial=True)
 
 
 def test_a_buffer_has_a_rule_of_staleness_where_none_is_given():
