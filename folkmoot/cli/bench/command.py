@@ -52,7 +52,15 @@ def bench(
     ] = False,
     codecs: Annotated[
         bool,
-        typer.Option("--codecs", help="Measure codecs; speed only with --only."),
+        typer.Option(
+            "--codecs", help="Measure codecs, and rounds with them; speed only with --only."
+        ),
+    ] = False,
+    fleet: Annotated[
+        bool,
+        typer.Option(
+            "--fleet", help="Measure two virtual weeks of many devices; speed only with --only."
+        ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
     debug: Debug = False,
@@ -65,7 +73,7 @@ def bench(
     """
     with reported(debug):
         times = 1 if quick else runs
-        parts = memory or newcomer or algorithms or private or secagg or codecs
+        parts = memory or newcomer or algorithms or private or secagg or codecs or fleet
         found = _speed(only, times) if only or not parts else {}
         if memory:
             from folkmoot.cli.bench.memory import memory as probes
@@ -91,6 +99,13 @@ def bench(
             from folkmoot.cli.bench.codecs import measured
 
             found["codecs"] = measured(quick, tell=_tell)
+            from folkmoot.cli.bench.codec_rounds import codec_rounds
+
+            found["codec_rounds"] = codec_rounds(quick, tell=_tell)
+        if fleet:
+            from folkmoot.cli.bench.fleet import fleet as two_weeks
+
+            found["fleet"] = two_weeks(quick, tell=_tell)
         from folkmoot.cli.bench.machine import machine
 
         found["machine"] = machine()

@@ -36,6 +36,12 @@ def show(found: dict[str, Any]) -> None:
     if "codecs" in found:
         console.print(_codecs(found["codecs"]))
         _warn(console, found["codecs"])
+    if "codec_rounds" in found:
+        console.print(_codec_rounds(found["codec_rounds"]))
+        _warn(console, found["codec_rounds"])
+    if "fleet" in found:
+        console.print(_fleet(found["fleet"]))
+        _warn(console, found["fleet"])
     about = found["machine"]
     threads = {figures["plain_threads"] for figures in speed.values()}
     plain = f", plain loop with {threads.pop()} threads" if threads else ""
@@ -147,6 +153,33 @@ def _codecs(found: dict[str, Any]) -> Table:
             "" if figures["bar"] is None else f"{figures['bar']:.1f}",
             f"{figures['by_copy']:.0f}",
         )
+    return table
+
+
+def _codec_rounds(found: dict[str, Any]) -> Table:
+    """Return a line for each codec; a figure above its bar is marked."""
+    title = "a round of femnist-cnn, as multiples of one without compression"
+    table = Table("codec", title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ("time", "bar", "bytes up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, figures in found.items():
+        table.add_row(name, *_judged(figures, "time"), f"{figures['up']:.4f}")
+    return table
+
+
+def _fleet(found: dict[str, Any]) -> Table:
+    """Return a line for each part; a figure above its bar is marked."""
+    title = "two weeks on the virtual clock"
+    table = Table("part", title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ("devices", "days", "rounds", "attempts", "seconds", "bar", "GiB", "bar"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, figures in found.items():
+        numbers = [f"{figures[key]:,}" for key in ("rounds", "attempts")]
+        judged = [f"{figures['seconds']:.1f}", "", "", ""]
+        if "bars" in figures:
+            judged = [*_judged(figures, "seconds"), *_judged(figures, "peak_gib")]
+        days = f"{figures['virtual_days']:.2f}"
+        table.add_row(name, f"{figures['devices']:,}", days, *numbers, *judged)
     return table
 
 
