@@ -88,8 +88,14 @@ def _remembering(
     """Put a memory around a work: `sent(vector, kept, key)` -> what arrives, is kept, and bytes."""
 
     def own(given: Tree) -> Tree:
-        begun, _ = work.finish(given, work.start(given, own_of(work, given), _NO_KEY), Seen(1, 1))
-        return {**own_of(work, given), _KEPT: torch.zeros_like(large(begun.value)[0])}
+        inner = own_of(work, given)
+        if _KEPT in inner:
+            raise SettingsError(
+                f"The work {work.name!r} has a memory of what compression loses already, and packs "
+                "its updates. Leave one feedback() out; fm.ef21 is one itself."
+            )
+        begun, _ = work.finish(given, work.start(given, inner, _NO_KEY), Seen(1, 1))
+        return {**inner, _KEPT: torch.zeros_like(large(begun.value)[0])}
 
     def start(given: Tree, own: Tree, key: Tensor) -> Tree:
         inner, kept = apart(own, _KEPT)
