@@ -236,11 +236,14 @@ def _price(
 def _loudness(
     dp: DP, clipping: Codec, expected: float, secure: Secure | None, state: State
 ) -> float:
-    """Return the root of the mean squared L2 norm of the noise in a mean.
+    """Return the root of the mean squared L2 norm of the noise in a mean; infinity: not known.
 
     What one coordinate is scaled by on its way back, a vector of ones shows.
     """
     bounds = state.bounds
+    if bounds.size < state.layout.size:
+        # What becomes of the noise of a short vector, only the codec around the rule knows.
+        return math.inf
     scales, _ = clipping.decode(state.codec["0"], torch.ones(bounds.size), 0)
     if secure is not None:
         length = float(torch.linalg.vector_norm(scales))

@@ -152,3 +152,32 @@ def test_others_of_a_picture_must_have_names():
 
     with pytest.raises(SettingsError, match="others must say what each run is called"):
         found.plot_efficiency(others=[found])
+
+
+def test_a_client_that_adds_noise_itself_adds_it_to_what_travels():
+    budget = fm.DP(noise_multiplier=0.05, delta=1e-3, clip=1.0, trust="local")
+
+    found = run(privacy=budget, compress=CODECS.random_k(0.1), rounds=1)
+
+    # A tenth of all numbers, of 32 bits, and the weight; the rest is neither sent nor noised.
+    assert found.traffic.upload_bytes == 8 * (4 * PARAMETERS // 10 + 8)
+    moved = torch.cat([leaf.reshape(-1) for leaf in found.state_dict.values()])
+    before = torch.cat([leaf.reshape(-1) for leaf in model().state_dict().values()])
+    assert int((moved != before).sum()) == PARAMETERS // 10
+
+
+@pytest.mark.parametrize("codec", [CODECS.random_k(0.1), CODECS.count_sketch(10, rows=3)])
+def test_noise_that_a_codec_makes_longer_is_not_told_as_if_it_were_not(codec):
+    budget = fm.DP(noise_multiplier=0.05, delta=1e-3, clip=1.0)
+
+    found = run(privacy=budget, secure=True, compress=codec)
+
+    assert all(row.get("noise_to_signal") is None for row in found.history)
+
+
+def test_a_second_memory_around_a_first_one_is_refused():
+    once = fm.local.feedback(work_of(), CODECS.sign())
+
+    for twice in (fm.fedavg(fm.local.feedback(once, CODECS.sign())), fm.ef21(once, CODECS.sign())):
+        with pytest.raises(SettingsError, match="has a memory of what compression loses already"):
+            run(twice)
