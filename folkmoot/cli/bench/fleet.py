@@ -25,7 +25,7 @@ BARS = {"seconds": 600.0, "peak_gib": 4.0}
 """Of the whole run; its memory is that of all its processes."""
 _QUICK = 0.01
 _PACE_S, _DEADLINE_S, _GIVEN_UP_S = 600.0, 600.0, 3_600.0
-_AT_WORK, _BUFFER, _COHORT = 50, 10, 1_000
+_AT_WORK, _BUFFER, _COHORT = 50, 10, 500
 _ROWS = 20
 _EVALUATIONS = 14
 
