@@ -43,7 +43,7 @@ from folkmoot.secagg.secure import Secure
 from folkmoot.train.plan import Private, asked_in_a_round, solved
 from folkmoot.train.private_shares import cost, loudness, refuse_beside_secure, stages
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, poisson, separated, uniform
-from folkmoot.train.shielded import private_mean, shielded, with_works
+from folkmoot.train.shielded import noised_by_clients, private_mean, shielded, with_works
 
 
 def of_clients(
@@ -103,7 +103,8 @@ def of_clients(
     else:
         hidden = _noise(dp, noise, scale, rounds)
         after = (hidden,) if largest is None else (discount(), hidden)
-    rule = functools.partial(private_mean, algorithm.name, before, after, expected)
+    mean = functools.partial(private_mean, algorithm.name, before, after, expected)
+    rule = noised_by_clients(mean) if dp.trust == "local" else mean
     if dp.trust == "local" or secure is not None:
         # That a client has no usable update is said to nobody who is not trusted.
         algorithm = with_works(algorithm, _finite)
@@ -188,8 +189,7 @@ def _finite(work: LocalWork) -> LocalWork:
         for leaf in trees.leaves(update.value):
             fine = fine & leaf.isfinite().all()
         value = trees.map(lambda leaf: torch.where(fine, leaf, 0), update.value)
-        # What travels is noised in each of its numbers, whatever the work has packed.
-        return update._replace(value=value, packed_bytes=None), own
+        return update._replace(value=value), own
 
     return work.changed(finish=finish) if work.train else work
 

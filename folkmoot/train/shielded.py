@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from folkmoot.core.aggregator import EACH, Aggregator
+from folkmoot.core.aggregator import EACH, Aggregator, State, Update
 from folkmoot.core.algorithm import Algorithm, LocalWork
 from folkmoot.core.codec import Codec
 from folkmoot.core.errors import SettingsError
@@ -55,6 +55,21 @@ def private_mean(
         "aggregator=fm.aggregators.uniform_mean() where the algorithm has that option, or another "
         "algorithm, such as fm.fedavg(work)."
     )
+
+
+def noised_by_clients(rule: Callable[[Aggregator], Aggregator]) -> Callable[..., Aggregator]:
+    """Return `rule` where clients add the noise: each number that travels is then a noisy one,
+    whatever a work has packed."""
+
+    def noised(asked: Aggregator) -> Aggregator:
+        found = rule(asked)
+
+        def encode(state: State, update: Update, key: int) -> Update:
+            return found.encode(state, update._replace(packed_bytes=None), key)
+
+        return found._replace(encode=encode)
+
+    return noised
 
 
 def _variances(objective: Any) -> tuple[str, ...]:
