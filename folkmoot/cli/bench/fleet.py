@@ -59,7 +59,7 @@ def _measured(part: str, share: float) -> dict[str, Any]:
 
 def clocked(part: str, share: float) -> dict[str, Any]:
     """Play the clock of rounds, or of buffers, that train the CNN of `femnist-cnn`."""
-    from folkmoot import fleets
+    from folkmoot.engines import fleets
     from folkmoot.train.policy import policy_of
     from folkmoot.train.timed import timed
 
@@ -100,10 +100,10 @@ def trained(share: float) -> dict[str, Any]:
     """Run rounds of a linear model over two weeks, and return what that took."""
     import torch
 
-    from folkmoot import fleets
     from folkmoot.algorithms.fedavg import fedavg
     from folkmoot.cli.bench.models import build
     from folkmoot.data import from_function
+    from folkmoot.engines import fleets
     from folkmoot.local import classifier, sgd
     from folkmoot.train.run import run
 
