@@ -23,9 +23,9 @@ class Link(NamedTuple):
     """How differences of broadcasts are packed; None where all are sent whole."""
     late: tuple[Part, ...] = ()
     """Clients that answer in this round to older models."""
-    oldest: int | None = None
-    """Rounds that the oldest model had seen that is worked on after this round; None where no work
-    goes on over the end of a round."""
+    live: frozenset[int] | None = None
+    """Models that are worked on after this round, by the rounds that each had seen; None where no
+    work goes on over the end of a round."""
     least: int = 1
     """Fewest usable answers with which a round has a result."""
     measures: bool = False
@@ -50,7 +50,7 @@ class Link(NamedTuple):
 
     def with_base(self, bases: Tree, task: Task, cohort: Cohort) -> Tree:
         """Return the broadcasts that are kept: this one, and those that are still worked on."""
-        if self.oldest is None:
+        if self.live is None:
             return bases
         if cohort.exchange:
             raise SettingsError(
@@ -58,11 +58,9 @@ class Link(NamedTuple):
                 "different models, and at different times. Use an algorithm of one exchange a "
                 "round, or leave buffer= out."
             )
-        used = {f"{part.base}" for part in self.late}
-        kept = {
-            base: tree for base, tree in bases.items() if int(base) >= self.oldest or base in used
-        }
-        return {**kept, f"{cohort.round - 1}": task.broadcast}
+        used = self.live | {part.base for part in self.late}
+        known = {**bases, f"{cohort.round - 1}": task.broadcast}
+        return {base: tree for base, tree in known.items() if int(base) in used}
 
     def parts(self, cohort: Cohort) -> list[Part]:
         """Return who is asked, by the model that they were given."""

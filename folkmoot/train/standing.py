@@ -34,7 +34,7 @@ from folkmoot.train.stopping import Best, Row, Stop, improves, why_stop
 from folkmoot.train.store import Store
 from folkmoot.train.tally import Tally
 from folkmoot.train.timeline import Timeline
-from folkmoot.train.turns import downloaded, next_asked, skipped, tallied
+from folkmoot.train.turns import downloaded, next_asked, skipped, tallied, wasted
 from folkmoot.train.whom import NOWHERE, Places
 
 _MOST_SKIPPED = 3
@@ -166,8 +166,15 @@ def advance(
         )
     trained = now()
     downloads, snapshot = downloaded(program, snapshot, asked, report)
-    tally = tallied(program, standing.tally, asked, report, downloads)
+    tally = standing.tally
+    if guard is None:
+        tally = tallied(program, tally, asked, report, downloads)
+    else:
+        # Who was lost is of those whom a lot has chosen, which nobody is to know.
+        told = [left for left in report.left_out if left.client not in asked.absent]
+        report = report._replace(left_out=told)
     row = _row(report, trained - started, engine.streams, guard)
+    row["upload_bytes"] += sum(wasted(program, asked))
     row |= {"download_bytes": sum(downloads), **asked.row}
     best, best_model = standing.best, standing.best_model
     judged: Mapping[ClientId, ClientResult] = {}

@@ -80,8 +80,8 @@ class Turn(NamedTuple):
     answers: list[Flight]
     """In order of arrival."""
     lost: list[Flight]
-    oldest: int
-    """Rounds that the oldest model had seen that is still worked on."""
+    live: frozenset[int]
+    """Models that are still worked on, by the rounds that each had seen."""
     reason: str | None = None
     """Why the round has no result."""
 
@@ -153,7 +153,7 @@ class Timeline:
                 f"Round {self._round} had {len(answers)} answers of {len(asked)} devices when it "
                 f"closed at {self.now_s:,.0f} s, and its quorum is {least}."
             )
-        return Turn(self._round, began, self.now_s, asked, answers, lost, self._round - 1, reason)
+        return Turn(self._round, began, self.now_s, asked, answers, lost, frozenset(), reason)
 
     def _buffered(self, began: float) -> Turn:
         """Keep devices at work until a buffer of answers is full."""
@@ -187,9 +187,8 @@ class Timeline:
             if len(answers) < self.policy.buffer:
                 asked += self._refill(given)
         most = self.policy.staleness.at_most
-        bases = [one.base for one in self._flights if self._round - one.base <= most]
-        oldest = min(bases, default=self._round)
-        return Turn(self._round, began, self.now_s, asked, answers, lost, oldest)
+        live = frozenset(one.base for one in self._flights if self._round - one.base <= most)
+        return Turn(self._round, began, self.now_s, asked, answers, lost, live)
 
     def _cohort(self) -> np.ndarray:
         """Draw among the devices that are there, or wait until some are."""

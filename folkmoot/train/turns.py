@@ -37,6 +37,13 @@ class Asked(NamedTuple):
     """What the clock says of the round."""
     spans: dict[str, Any]
     """When each device received, trained and answered."""
+    vain: list[int] = []  # noqa: RUF012  (a NamedTuple's default; nobody writes into it)
+    """Whose answers arrived and do not count: too late, too stale, or too few."""
+
+    @property
+    def absent(self) -> set[ClientId]:
+        """Who was asked and did not answer, of all parts."""
+        return set(self.cohort.absent).union(*(part.cohort.absent for part in self.link.late))
 
 
 def next_asked(program: Any, number: int, lot: int) -> Asked:
@@ -60,7 +67,7 @@ def next_asked(program: Any, number: int, lot: int) -> Asked:
         Link(
             program.down,
             late,
-            turn.oldest if policy.carries else None,
+            turn.live if policy.carries else None,
             1 if policy.carries else policy.least(len(turn.asked)),
         ),
         [place for place, _ in turn.asked],
@@ -69,6 +76,7 @@ def next_asked(program: Any, number: int, lot: int) -> Asked:
         turn.reason,
         _row(turn, policy),
         {"spans": _spans(turn, ids)},
+        _in_vain(turn),
     )
 
 
@@ -119,7 +127,13 @@ def tallied(
     """Return the tally after a round, with the bytes down to each who was asked."""
     places = program.places.of(report.uploads)
     sizes = list(report.uploads.values())
+    tally.add([], [], asked.vain, wasted(program, asked), counts=False)
     return tally.add(asked.places, down, places, sizes, counts=report.skipped is None)
+
+
+def wasted(program: Any, asked: Asked) -> list[int]:
+    """Return the bytes of each answer that has arrived in vain, as the clock knows them."""
+    return [program.clock.costs.upload_bytes] * len(asked.vain) if asked.vain else []
 
 
 def downloaded(
@@ -151,6 +165,18 @@ def _cohort(round: int, flights: list[Flight], ids: Sequence[ClientId], expected
         steps={client: one.steps for client, one in named if one.steps is not None},
         absent={client: one.reason for client, one in named if one.reason is not None},
     )
+
+
+def _in_vain(turn: Turn) -> list[int]:
+    """Return whose answers had arrived by the end of a turn, and did not count."""
+    arrived = [
+        flight
+        for flight in turn.lost
+        if flight.attempt.reason is None and flight.attempt.ended_s <= turn.ended_s
+    ]
+    # Devices without the time for a single step have sent nothing.
+    sent = [flight for flight in arrived if flight.steps != 0]
+    return [flight.place for flight in [*sent, *(turn.answers if turn.reason else [])]]
 
 
 def _row(turn: Turn, policy: Policy) -> dict[str, Any]:

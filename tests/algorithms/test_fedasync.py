@@ -34,7 +34,8 @@ def test_a_stale_answer_counts_by_its_weight_and_from_where_it_began(line, pull)
     late = (Part(Cohort(2, (0,), 1, 1.0), 1, 0.25),)
     nobody = Cohort(4, (), 1, 1.0)
 
-    snapshot, report = run_round(algorithm, begun, engine, nobody, 0, link=Link(None, late, 3))
+    link = Link(None, late, frozenset())
+    snapshot, report = run_round(algorithm, begun, engine, nobody, 0, link=link)
 
     # The delta is 4, wherever it began: 10 + 0.5 * 0.25 * 4.
     assert snapshot.state["params"]["w"].tolist() == pytest.approx([10.5])

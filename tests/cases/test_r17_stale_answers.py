@@ -61,7 +61,7 @@ def test_one_round_gives_the_model_of_the_case(asked):
         fm.engines.sequential()(Setting(clients, 0)),
         cohort,
         0,
-        link=Link(late=(late,), oldest=NOW["version"]),
+        link=Link(late=(late,), live=frozenset()),
     )
 
     wanted = EXPECTED["x_divided_by_buffer_size"]

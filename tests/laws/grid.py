@@ -148,7 +148,7 @@ def asked_in(number, clock):
         return cohort, PLAIN
     # The last client answers in round 2 to the first model, beside others to the second one.
     late = (Part(Cohort(1, ids[3:], len(ids), len(ids)), 0, 0.5),) if number > 1 else ()
-    return cohort._replace(clients=ids[:3]), Link(None, late, 0)
+    return cohort._replace(clients=ids[:3]), Link(None, late, frozenset({0}))
 
 
 @functools.cache

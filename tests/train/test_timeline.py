@@ -69,7 +69,7 @@ def test_a_round_takes_as_long_as_its_slowest_device():
     assert (first.began_s, first.ended_s) == (0, 10)
     assert (second.began_s, second.ended_s) == (10, 20)
     assert places(first.answers) == [0, 1, 2, 3] and first.lost == []
-    assert first.reason is None and (first.oldest, second.oldest) == (0, 1)
+    assert first.reason is None and first.live == second.live == frozenset()
 
 
 def test_latency_and_both_transfers_are_waited_for():

@@ -64,7 +64,7 @@ def test_a_buffer_ends_with_its_last_answer_and_others_go_on():
         [(0, 1), (2, 0)],
         [(1, 1), (0, 2)],
     ]
-    assert [turn.oldest for turn in turns] == [0, 1, 2]
+    assert [turn.live for turn in turns] == [{0}, {1}, {2}]
 
 
 @given(
@@ -91,7 +91,7 @@ def test_a_buffer_holds_each_client_once_and_as_many_work_as_should(
         ends = [flight.ended_s for flight in turn.answers]
         assert ends == sorted(ends) and ends[-1] == turn.ended_s
         spans += [(f.attempt.asked_s, f.ended_s) for f in [*turn.answers, *turn.lost]]
-        assert turn.oldest <= number
+        assert max(turn.live, default=0) <= number
     for asked_s, _ in spans:
         assert sum(begin <= asked_s < end for begin, end in spans) <= in_flight
 
@@ -107,7 +107,7 @@ def test_an_answer_that_is_too_old_is_left_out_by_name():
         (1, "its model was 9 rounds old, and at most 2 count")
     ]
     # Nothing is kept for an answer that cannot count.
-    assert [turn.oldest for turn in turns[:5]] == [0, 0, 3, 4, 5]
+    assert [turn.live for turn in turns[:5]] == [{0}, {0}, set(), set(), set()]
 
 
 def test_the_deadline_of_a_buffered_run_gives_up_an_answer_and_frees_its_place():

@@ -181,3 +181,28 @@ def test_a_second_memory_around_a_first_one_is_refused():
     for twice in (fm.fedavg(fm.local.feedback(once, CODECS.sign())), fm.ef21(once, CODECS.sign())):
         with pytest.raises(SettingsError, match="has a memory of what compression loses already"):
             run(twice)
+
+
+def test_answers_that_came_in_vain_have_travelled():
+    speeds = {client: fm.Device(examples_per_s=10.0 / (1 + client)) for client in range(8)}
+    fresh = fm.staleness.polynomial(0.5, at_most=0)
+
+    result = run(fleet=fm.Fleet(devices=speeds), buffer=1, cohort=3, staleness=fresh, rounds=6)
+
+    each = 4 * PARAMETERS + 8
+    stale = len([left for left in result.left_out if "rounds old" in left.reason])
+    assert stale > 0
+    assert result.traffic.upload_bytes == each * (6 + stale)
+    assert sum(up for up, _ in result.traffic.by_client.values()) == each * (6 + stale)
+    assert sum(answered for _, answered in result.participation.values()) == 6
+
+
+def test_a_private_run_names_nobody_who_was_lost():
+    gone = fm.Fleet(devices=fm.Device(examples_per_s=10.0, dropout=0.5))
+    budget = fm.DP(noise_multiplier=1.0, delta=1e-4, simulation=True)
+
+    with pytest.warns(UserWarning, match="The noise of a round"):
+        result = run(fleet=gone, deadline_s=60.0, privacy=budget, cohort=6, rounds=3)
+
+    assert result.left_out == []
+    assert any(row["answered"] < row["asked"] for row in result.history)
