@@ -1,6 +1,6 @@
 """Make docs/results.md: published figures beside ours, and algorithms beside each other.
 
-    python benchmarks/results.py             # the whole page, about 25 minutes on 2 cores
+    python benchmarks/results.py             # the whole page, about 40 minutes on 2 cores
     python benchmarks/results.py 2           # chapter 2 alone; the others stay as they are
     python benchmarks/results.py --print     # shows what it has made instead of writing it
 
@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from chapters import (
+    communication,
     drift,
+    fleets,
     heart_disease,
     personal,
     privacy_audit,
@@ -57,11 +59,23 @@ and Opacus at the same budgets are in [benchmarks/README.md](../benchmarks/READM
     return "\n".join([head, *map(_timed, sections)])
 
 
+def costs() -> str:
+    """Return chapter 5."""
+    head = """## 5. Communication and time
+
+Bytes and virtual seconds to an accuracy. Nothing of a recipe is tuned: all rates are those of the
+uncompressed, synchronous run.
+"""
+    sections = (communication.section, communication.characters, fleets.section)
+    return "\n".join([head, *map(_timed, sections)])
+
+
 CHAPTERS: dict[str, Callable[[], str]] = {
     "1": heart_disease.chapter,
     "2": algorithms,
     "3": privacy,
     "4": secure.section,
+    "5": costs,
 }
 
 
