@@ -41,9 +41,11 @@ from folkmoot.train.options import (
     refuse_seed,
     refuse_unknown,
 )
+from folkmoot.train.policy import TIMES
 from folkmoot.train.private import private
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, draw_cohort
 from folkmoot.train.secure import secured
+from folkmoot.train.timed import time_faults
 from folkmoot.train.trials import cost_of, try_clients, try_held_out
 
 EVALUATIONS = 50
@@ -81,6 +83,8 @@ def check(
         cohort, sampling, personal, privacy, secure, compress, test, seed: As for `run`.
         workers, precision: As for `run`.
         evaluate_every, client_tests, best: As for `run`.
+        unknown: What `run` takes about time and broadcasts, such as `fleet=` and `deadline_s=`: it
+            is held to itself, and no clock is played.
         most_clients: Clients that are looked at; of more a sample, which `seed` draws.
 
     Returns:
@@ -91,7 +95,8 @@ def check(
         SettingsError: If there is no algorithm to check, an option is unknown, or a count or the
             seed is no whole number; all else is in the report.
     """
-    refuse_unknown("check", unknown, check.__kwdefaults__)
+    times = {name: unknown.pop(name) for name in TIMES if name in unknown}
+    refuse_unknown("check", unknown, {**(check.__kwdefaults__ or {}), **dict.fromkeys(TIMES)})
     refuse_no_algorithm("check", algorithm)
     if rounds is None:
         raise SettingsError("rounds must be a whole number of at least 1, but is None.")
@@ -153,7 +158,7 @@ def check(
         non_iid=non_iid_score(held) if any(client.labels for client in held) else None,
         cohort=expected,
         evaluations=math.ceil(rounds / every),
-        faults=(*report.faults, *faults, *more, *found),
+        faults=(*report.faults, *faults, *more, *found, *time_faults(times)),
     )
     if not held:
         return report

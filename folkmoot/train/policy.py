@@ -66,15 +66,22 @@ ALWAYS = Policy()
 """Of a run whose clients always answer at once."""
 
 
+TIMES = (
+    "compress_down",
+    *("fleet", "deadline_s", "over_select", "quorum", "pace_s", "partial", "buffer", "staleness"),
+)
+"""Options of `run` about time and broadcasts."""
+
+
 def policy_of(
-    fleet: Any,
-    deadline_s: float | None,
-    over_select: float | None,
-    quorum: int | float | None,
-    pace_s: float | None,
-    partial: bool,
-    buffer: int | None,
-    staleness: Staleness | Callable[[int], float] | None,
+    fleet: Any = None,
+    deadline_s: float | None = None,
+    over_select: float | None = None,
+    quorum: int | float | None = None,
+    pace_s: float | None = None,
+    partial: bool = False,
+    buffer: int | None = None,
+    staleness: Staleness | Callable[[int], float] | None = None,
 ) -> Policy:
     """Return a run's policy; all arguments are as for `run`.
 

@@ -16,11 +16,13 @@ from folkmoot.engines.fleet import Fleet
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
 from folkmoot.train.asking import Work, timeline_of
+from folkmoot.train.attempt import attempt
+from folkmoot.train.census import Fault
 from folkmoot.train.compression import compressing
-from folkmoot.train.downlink import difference_bytes
+from folkmoot.train.downlink import difference_bytes, down_codec
 from folkmoot.train.guard import Guard
 from folkmoot.train.plan import asked_in_a_round
-from folkmoot.train.policy import ALWAYS, Policy
+from folkmoot.train.policy import ALWAYS, Policy, policy_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, by_arrival, uniform
 from folkmoot.train.standing import Program
 from folkmoot.train.timeline import Timeline
@@ -165,6 +167,13 @@ def differences_bytes(down: Codec, algorithm: Algorithm, population: int) -> int
         else trees.num_bytes(task.broadcast)
         for task, _ in asked_in_a_round(algorithm, population)
     )
+
+
+def time_faults(times: dict[str, Any]) -> list[Fault]:
+    """Return what contradicts itself of a run's options about time and broadcasts, by name."""
+    rest = dict(times)
+    found = [attempt(down_codec, rest.pop("compress_down", None)), attempt(policy_of, **rest)]
+    return [Fault("settings", str(error)) for error in found if isinstance(error, Exception)]
 
 
 def _in_flight(

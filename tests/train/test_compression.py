@@ -244,3 +244,16 @@ def test_a_check_says_what_a_run_would_refuse_and_what_it_would_send():
     assert report.cost.upload_bytes == 4 * (SIZE + 4 + 8)
     assert not refused.ok
     assert "built first" in str(refused)
+
+
+def test_a_check_hears_of_time_and_broadcasts_too():
+    fleet = fm.Fleet(devices=fm.Device(examples_per_s=1.0))
+
+    fine = fm.check(fm.fedavg(work_of()), held(), rounds=2, fleet=fleet, deadline_s=9.0)
+    wrong = fm.check(
+        fm.fedavg(work_of()), held(), rounds=2, buffer=2, compress_down=CODECS.random_k(0.1)
+    )
+
+    assert fine.ok
+    assert len(wrong.problems) == 2
+    assert "run away" in wrong.problems[0] and "fleet=" in wrong.problems[1]
