@@ -72,6 +72,11 @@ def not_finite(value: Tree) -> str | None:
     return None
 
 
+def holds(encoded: Tree, value: Tree) -> bool:
+    """Tell whether a value is added as it is, beside whatever else is: a sum then shows its NaN."""
+    return encoded is value or all(encoded.get(name) is part for name, part in value.items())
+
+
 def is_finite(tree: Tree) -> bool:
     """Return whether no leaf holds a NaN or an infinity."""
     for leaf in trees.leaves(tree):

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Aggregator, State, Sum, Update
 from folkmoot.core.tree import Tree
@@ -38,9 +37,10 @@ def measured(aggregator: Aggregator) -> Aggregator:
     def encode(state: State, update: Update, key: int) -> Update:
         encoded = aggregator.encode(_own(state), update, key)
         squares = _squared(update.value["params"], update.weight)
+        packed = encoded.packed_bytes
         return encoded._replace(
             value={**encoded.value, SQUARES: squares},
-            packed_bytes=upload_bytes(encoded._replace(counts={})) - upload_bytes(_NOTHING),
+            packed_bytes=trees.num_bytes(encoded.value) if packed is None else packed,
         )
 
     def decode(state: State, added: Sum, key: int) -> tuple[Tree, Tree, State]:
@@ -52,9 +52,6 @@ def measured(aggregator: Aggregator) -> Aggregator:
         return value, counts, following._replace(codec=told)
 
     return aggregator._replace(init=init, encode=encode, decode=decode)
-
-
-_NOTHING = Update({})
 
 
 def _own(state: State) -> State:

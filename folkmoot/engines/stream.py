@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from folkmoot.aggregators.faults import differences, fault, is_finite, misfit, not_finite
+from folkmoot.aggregators.faults import differences, fault, holds, is_finite, misfit, not_finite
 from folkmoot.aggregators.traffic import upload_bytes
 from folkmoot.core import fold, rng
 from folkmoot.core import tree as trees
@@ -111,7 +111,7 @@ class Stream:
                     error.add_note(where(cohort, client, "encode"))
                     raise
                 # What an encoder has changed, or a weight of 0 keeps out, the sum may not show.
-                if not look and (encoded.value is not update.value or not encoded.weight):
+                if not look and not (encoded.weight and holds(encoded.value, update.value)):
                     reason = not_finite(update.value)
             if reason is not None:
                 left_out.append(LeftOut(client, cohort.round, reason))

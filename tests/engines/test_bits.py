@@ -345,5 +345,6 @@ def test_a_cohort_whose_size_changes_gives_the_same_bits_from_the_same_workers(m
         digests.append([leaf.tolist() for leaf in result.model.state_dict().values()])
 
     assert digests[0] == digests[1]
-    # Two workers for training, and two more once evaluation is known.
-    assert len(forks) <= 4
+    # Two workers for training that is measured, and two more once evaluation is known, and once
+    # training that is not.
+    assert len(forks) <= 6

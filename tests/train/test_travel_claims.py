@@ -79,7 +79,8 @@ def test_stale_answers_do_not_look_more_diverse_than_unrelated_ones():
 
     # Of one answer it is 1, however stale that is.
     assert max(row["staleness"][0][0] for row in found.history) > 2
-    assert [row["diversity"] for row in found.history] == pytest.approx([1.0] * 8, rel=1e-5)
+    measured = [row["diversity"] for row in found.history if "diversity" in row]
+    assert measured == pytest.approx([1.0] * 3, rel=1e-5)
 
 
 def test_traffic_can_be_copied_and_stored():
