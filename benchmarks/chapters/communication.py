@@ -137,7 +137,7 @@ accuracy on 400 held-out windows of 80 characters; {len(seeds)} seeds. Columns a
 {_table(recipes, found)}
 
 {_verdict(recipes, found)} A role comes back once in about 98 rounds, so a memory of what was lost
-is hardly ever sent.
+is hardly ever sent. After {learning.rounds} rounds training is far from its end.
 """
 
 
@@ -279,9 +279,10 @@ Rounds and MB, of all clients, are those until the target.
 
 ![Accuracy against rounds and bytes up of some recipes, seed 0](pictures/{PICTURE})
 
-A writer comes back once in about 11 rounds. Then a memory is 11 rounds old, and who holds an old
-broadcast needs 11 differences, so that 8 bits down save nothing: the whole model is sent instead.
-What is added up at a server, as in EF21 and in a sketch whose errors the server remembers
-(FetchSGD), is not made for this. FetchSGD and PowerSGD are not built: the table's 1-bit rows need
-one exchange and no memory, where PowerSGD needs two exchanges and a memory at each client.
+A writer comes back once in about 11 rounds. Who holds a broadcast of then needs 11 differences: at
+8 bits each the whole model is mostly shorter and is sent instead, at 1 bit they are a third of it.
+What a client remembers is as old, and EF21, whose server adds up such memories, is made for clients
+that come more often. FetchSGD and PowerSGD are not built: rows without a memory and in one exchange
+already leave the way down as nearly all that is sent, and PowerSGD takes two exchanges and a memory
+at each client.
 """
