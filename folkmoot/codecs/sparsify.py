@@ -138,8 +138,7 @@ def places_of(state: Tree, turn: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def _drawn(turn: int, size: int, count: int) -> np.ndarray:
-    # Of two such stages in a chain the second keeps others than the first.
-    key = rng.derive(turn, purpose=f"random_k of {size}")
+    key = rng.derive(turn, purpose="random_k")
     words = rng.mix_array(np.arange(-(-size // 2), dtype=np.uint64) ^ np.uint64(key))
     return largest(words.view(np.uint32)[:size], count)
 

@@ -115,7 +115,8 @@ def run(
         fleet: Whose devices clients are, such as `fm.fleets.phones()`: a virtual clock then says
             who is there, how long an answer takes, and who is lost.
         deadline_s: Virtual seconds after which a round closes with the answers that are there.
-        over_select: Devices asked for each answer that is waited for, such as 1.3.
+        over_select: Devices asked for each answer that is waited for, such as 1.3; `cohort` answers
+            are.
         quorum: Fewest answers, or a float's share of those asked, with which a round has a result.
         pace_s: Least virtual seconds between the beginnings of two rounds.
         partial: Whether a device without the time for all steps sends what it has by the deadline.
