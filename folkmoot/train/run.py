@@ -202,7 +202,8 @@ def run(
     promises: dict[str, Any] = {"privacy": privacy, "secure": secure, "compress": compress}
     asked = {"rounds": rounds, "cohort": cohort, "sampling": sampling, "personal": personal}
     if front.hands_over:
-        raise Handed(algorithm, clients, asked | promises | {"seed": seed})
+        released = {"privacy": privacy, "secure": secure, "seed": seed}
+        raise Handed(algorithm, clients, asked | released)
     if front.checks:
         report = check(
             algorithm,

@@ -1,6 +1,7 @@
 """`evaluate_privately`: means over clients' tests that are bounded, noised and paid for."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -59,17 +60,19 @@ def test_clients_without_tests_are_left_out_of_the_mean():
 
 def test_the_noise_has_the_deviation_that_is_stated():
     clients = federation({client: rows(3, 1) for client in range(60)})
-    result, told = says_class_0(), []
+    result, told, stated = says_class_0(), [], []
     for _ in range(150):
         found = fm.evaluate_privately(
             result, clients, fm.DP(noise_multiplier=3.0, delta=1e-3), **QUIET
         )
         told.append((found.metrics["clients_accuracy"] - 0.75, found.clients - 60))
+        stated.append(found.deviations["clients_accuracy"])
     errors = torch.tensor(told)
     # Half of a client is told, in noise of 3 sqrt(2) / 2; the ratio by the delta method.
     one = 3 * math.sqrt(2) / 2
     expected = torch.tensor([one * math.sqrt(1.25) / 60, 2 * one])
-    assert found.deviations["clients_accuracy"] == pytest.approx(float(expected[0]), rel=0.15)
+    # Each is told from its own noisy numbers.
+    assert statistics.median(stated) == pytest.approx(float(expected[0]), rel=0.05)
     # A chi of 150 lies within a fifth of its mean but for one time in a thousand.
     assert ((errors.square().mean(0).sqrt() / expected - 1).abs() < 0.2).all()
     assert len(set(told)) == len(told)
