@@ -101,29 +101,30 @@ def _around(aggregator: Aggregator, codec: Codec) -> Aggregator:
         link, _ = codec.init(Bounds(clients=clients, size=len(vector)), layout)
         short = codec.encode(link, vector, 0)
         state = aggregator.init(example._replace(value=_short(example.value, short)), clients)
-        return _with_link(state._replace(layout=layout), state.codec, link)
+        kept = {"codec": link, "size": torch.tensor(len(short))}
+        return _with_link(state._replace(layout=layout), state.codec, kept)
 
     def encode(state: State, update: Update, key: int) -> Update:
         vector, _ = large(update.value)
-        short = codec.encode(state.codec[_LINK], vector, key)
+        short = codec.encode(state.codec[_LINK]["codec"], vector, key)
         shorter = update._replace(value=_short(update.value, short))
         return aggregator.encode(inner(state), shorter, key)
 
     def decode(state: State, answers: Any, key: int) -> tuple[Tree, Tree, State]:
         found, counts, following = aggregator.decode(inner(state), answers, key)
-        vector, link = codec.decode(state.codec[_LINK], found["vector"], key)
+        kept = state.codec[_LINK]
+        vector, link = codec.decode(kept["codec"], found["vector"], key)
         like, rest = _zeros(state.layout), dict(trees.items(found["rest"]))
         # A dict may hold large leaves and single numbers.
         leaves = [(path, rest.get(path, leaf)) for path, leaf in trees.items(like)]
         value = put_back(trees.build(leaves, trees.empties(like)), large(like)[1], vector)
         after = state._replace(bounds=following.bounds)
-        return value, counts, _with_link(after, following.codec, link)
+        return value, counts, _with_link(after, following.codec, {**kept, "codec": link})
 
     def inner(state: State) -> State:
         """Return the rule's own state, which is laid out for short vectors."""
-        like = _zeros(state.layout)
-        short = codec.encode(state.codec[_LINK], large(like)[0], 0)
-        return _own(state)._replace(layout=Layout.of(_short(like, short)))
+        layout = _shorter(state.layout, int(state.codec[_LINK]["size"]))
+        return _own(state)._replace(layout=layout)
 
     return aggregator._replace(init=init, encode=encode, decode=decode, bounded=None, fielded=None)
 
@@ -138,6 +139,12 @@ def _short(value: Tree, vector: Tensor) -> Tree:
 def _zeros(layout: Layout) -> Tree:
     """Return zeros where a layout has leaves, which nobody may write to."""
     return layout.unpack(torch.zeros(layout.size))
+
+
+@functools.lru_cache
+def _shorter(layout: Layout, size: int) -> Layout:
+    """Return the layout of values whose large leaves are one vector of a size."""
+    return Layout.of(_short(_zeros(layout), torch.zeros(size)))
 
 
 def _with_link(state: State, stages: Tree, link: Tree) -> State:

@@ -126,10 +126,11 @@ class Roster:
         opens, closes = self.presence.of(place, t_s)
         return opens if opens >= t_s else self.presence.of(place, closes)[0]
 
-    def soonest(self, t_s: float) -> float:
-        """Return the first time, t or later, when a device that fits is there; infinity: never."""
+    def coming(self, t_s: float) -> float:
+        """Return when the next device comes that fits and is not there at t; infinity is never."""
         opens, _ = self.presence.at(t_s)
-        return max(t_s, float(np.min(opens, where=self.fits, initial=np.inf)))
+        later = self.fits & (opens > t_s)
+        return float(np.min(opens, where=later, initial=math.inf))
 
     def expected_s(
         self, examples: float | np.ndarray, down_bytes: float, up_bytes: float

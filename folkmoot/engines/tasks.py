@@ -1,5 +1,7 @@
 """What an engine learns from a task, or changes in it, before it runs it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Seen, Task
 from folkmoot.core.engine import Setting
+from folkmoot.core.tree import Tree
 
 
 def in_precision(task: Task, setting: Setting) -> Task:
@@ -20,10 +23,7 @@ def in_precision(task: Task, setting: Setting) -> Task:
 
 def example(task: Task) -> Update:
     """Return an update of the leaves that a task asks for: local work of no step."""
-    own = task.work.own(task.broadcast) if task.work.own else {}
-    carry = task.work.start(task.broadcast, own, rng.as_tensor(0))
-    update, _ = task.work.finish(task.broadcast, carry, Seen(1, 1))
-    return update
+    return _finished(task, lambda carry: carry)
 
 
 def noisy_example(task: Task) -> Update:
@@ -31,13 +31,19 @@ def noisy_example(task: Task) -> Update:
 
     Of zeros a code whose length hangs on the numbers is far shorter than of what is learnt.
     """
-    own = task.work.own(task.broadcast) if task.work.own else {}
-    carry = task.work.start(task.broadcast, own, rng.as_tensor(0))
     draw = torch.Generator().manual_seed(0)
 
     def noised(leaf: Tensor) -> Tensor:
+        if not leaf.is_floating_point():
+            return leaf
         return leaf + torch.randn(leaf.shape, generator=draw).to(leaf.dtype)
 
-    moved = trees.map(lambda leaf: noised(leaf) if leaf.is_floating_point() else leaf, carry)
-    update, _ = task.work.finish(task.broadcast, moved, Seen(1, 1))
+    return _finished(task, lambda carry: trees.map(noised, carry))
+
+
+def _finished(task: Task, moved: Callable[[Tree], Tree]) -> Update:
+    """Return the update of a carry that has been moved by no step of the work."""
+    own = task.work.own(task.broadcast) if task.work.own else {}
+    carry = task.work.start(task.broadcast, own, rng.as_tensor(0))
+    update, _ = task.work.finish(task.broadcast, moved(carry), Seen(1, 1))
     return update

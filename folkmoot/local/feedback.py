@@ -12,7 +12,6 @@ A client's memory stays with it. One that is seldom asked remembers what is long
 many clients and small cohorts, unbiased codecs such as `eden` do better without any memory.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -20,10 +19,11 @@ import torch
 from torch import Tensor
 
 from folkmoot.aggregators.compressed import large, put_back, rest_bytes
+from folkmoot.aggregators.links import alone, laid_for, lost
 from folkmoot.aggregators.traffic import travelled
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import LocalWork, Seen
-from folkmoot.core.codec import Bounds, Codec, Layout
+from folkmoot.core.codec import Codec
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.local.composed import own_of, refuse_no_work
@@ -53,7 +53,7 @@ def feedback(work: LocalWork, codec: Codec) -> LocalWork:
 
     def sent(vector: Tensor, kept: Tensor, key: int) -> tuple[Tensor, Tensor, int]:
         whole = vector + kept
-        arrived, packed_bytes = travelled(link, _state(link, len(whole)), whole.clone(), key)
+        arrived, packed_bytes = travelled(link, laid_for(link, len(whole)), whole.clone(), key)
         return arrived, whole - arrived, packed_bytes or 0
 
     link = _contractive("feedback", work, codec)
@@ -75,7 +75,7 @@ def differences(work: LocalWork, codec: Codec) -> LocalWork:
 
     def sent(vector: Tensor, kept: Tensor, key: int) -> tuple[Tensor, Tensor, int]:
         new = vector - kept
-        arrived, packed_bytes = travelled(link, _state(link, len(new)), new.clone(), key)
+        arrived, packed_bytes = travelled(link, laid_for(link, len(new)), new.clone(), key)
         return arrived, kept + arrived, packed_bytes or 0
 
     link = _contractive("ef21", work, codec)
@@ -117,13 +117,6 @@ def _remembering(
     return work.changed(own=own, start=start, finish=finish)
 
 
-@functools.lru_cache(maxsize=64)
-def _state(codec: Codec, size: int) -> Tree:
-    """Return the state of a codec for vectors of a size; nobody writes into it."""
-    state, _ = codec.init(Bounds(size=size), Layout.of({"vector": torch.zeros(size)}))
-    return state
-
-
 def _contractive(verb: str, work: LocalWork, codec: Codec) -> Codec:
     """Return a codec in which each client has its own random numbers, or refuse it."""
     refuse_no_work(verb, work)
@@ -131,18 +124,15 @@ def _contractive(verb: str, work: LocalWork, codec: Codec) -> Codec:
         raise SettingsError(
             f"{verb}() needs a codec, such as fm.codecs.top_k(0.01), but was given {codec!r}."
         )
-    link = codec if codec.pack or codec.own is None else codec.own
+    link = alone(codec)
     if link.pack is None:
         raise SettingsError(
             f"{codec.name} packs nothing that a client could compare with its update. Use a codec "
             f"such as fm.codecs.top_k(0.01), or pass it to fm.run(..., compress=)."
         )
-    vector = torch.randn(4096, generator=torch.Generator().manual_seed(0))
-    arrived, _ = travelled(link, _state(link, len(vector)), vector.clone(), 0)
-    lost = float((arrived - vector).square().sum() / vector.square().sum())
-    if not lost < 1:
+    if not (share := lost(link)) < 1:
         raise SettingsError(
-            f"{codec.name} loses {lost:.3g} times the square of what it packs, so what {verb}() "
+            f"{codec.name} loses {share:.3g} times the square of what it packs, so what {verb}() "
             "remembers would grow without end. Use a codec that comes nearer: fm.codecs.top_k(), "
             "sign(), or quantize() of more bits."
         )

@@ -1,27 +1,21 @@
 """From a fleet to a program: what a round costs each device, and what a turn of the clock asks."""
 
-import bisect
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.flop_counter import FlopCounterMode
 
 from folkmoot.aggregators.traffic import upload_bytes
-from folkmoot.core import fold, rng
+from folkmoot.core import fold
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import SUM
-from folkmoot.core.algorithm import Algorithm, Batch, Task
+from folkmoot.core.algorithm import Algorithm, Task
 from folkmoot.core.codec import public
-from folkmoot.core.engine import ClientId
-from folkmoot.core.errors import ClientError, SettingsError
+from folkmoot.core.errors import SettingsError
 from folkmoot.data import ClientData
 from folkmoot.data.digest import digest_of
-from folkmoot.engines.batches import cut, rows
 from folkmoot.engines.fleet import Fleet
-from folkmoot.engines.stream import needs_pairs
 from folkmoot.engines.tasks import example, noisy_example
 from folkmoot.local.parts import PARTS
 from folkmoot.train.gathering import discounted
@@ -30,11 +24,7 @@ from folkmoot.train.policy import Policy
 from folkmoot.train.sampling import Sampling
 from folkmoot.train.timeline import Costs, Timeline
 from folkmoot.train.whom import drawn
-
-_BACKWARD = 3
-"""A gradient takes about three forward passes."""
-_PROBED = 8
-"""Examples on which the operations of a gradient are counted."""
+from folkmoot.train.workload import Work, flops_of
 
 
 def timeline_of(
@@ -49,7 +39,7 @@ def timeline_of(
     *,
     everyone: bool,
     least_there: int,
-    work: "Work",
+    work: Work,
 ) -> Timeline:
     """Return the virtual clock of a run.
 
@@ -72,22 +62,8 @@ def timeline_of(
         SettingsError: If a device's speed cannot be told, none has the memory, or an algorithm
             asks more than once where answers are buffered.
     """
-    ids = clients.ids
-    if policy.carries:
-        refuse_several(algorithm, len(ids))
-    tasks = work.tasks
-    if policy.carries and policy.discounts and _mirrors(algorithm, tasks):
-        raise SettingsError(
-            f"Clients of {algorithm.name}() remember what they have sent, and the server has the "
-            "sum of it, in which a stale answer that counts for less would be missing for good. "
-            "Let all count whole: staleness=fm.staleness.polynomial(0)."
-        )
-    if policy.partial and sum(task.work.train for task in tasks) > 1:
-        raise SettingsError(
-            f"{algorithm.name}() trains in several exchanges of a round, so that a deadline does "
-            "not say which of them to cut. Use an algorithm that trains once, such as "
-            "fm.fedavg(work), or leave partial= out."
-        )
+    ids, tasks = clients.ids, work.tasks
+    _refuse_untimely(policy, algorithm, tasks, len(ids))
     model_bytes = max(trees.num_bytes(task.broadcast) for task in tasks)
     roster = fleet.roster(
         ids,
@@ -95,17 +71,8 @@ def timeline_of(
         flops_per_example=flops_of(algorithm, clients),
         model_bytes=model_bytes,
     )
-    if not roster.fits.any():
-        raise SettingsError(
-            f"The model takes {model_bytes:,} bytes, and training several times as many, which no "
-            "device of this fleet has. Use a smaller model, or devices with more memory_bytes."
-        )
+    _refuse_too_few(policy, int(roster.fits.sum()), model_bytes)
     in_flight = max(1, round(sampling.expected(len(ids))))
-    if policy.carries and policy.buffer is not None and policy.buffer > int(roster.fits.sum()):
-        raise SettingsError(
-            f"buffer={policy.buffer} answers of different devices make a new model, but only "
-            f"{int(roster.fits.sum())} devices can train it. Ask for a smaller buffer."
-        )
     costs = Costs(
         sum(trees.num_bytes(task.broadcast) for task in tasks),
         difference_bytes,
@@ -120,6 +87,40 @@ def timeline_of(
 
     draw = drawn(sampling, ids, policy, lot, everyone=everyone, expected_s=expected_s)
     return Timeline(roster, policy, costs, draw, in_flight, lot, least_there)
+
+
+def _refuse_untimely(
+    policy: Policy, algorithm: Algorithm, tasks: Sequence[Task], population: int
+) -> None:
+    """Refuse an algorithm whose answers cannot come late, or in part."""
+    if policy.carries:
+        refuse_several(algorithm, population)
+    if policy.carries and policy.discounts and _mirrors(algorithm, tasks):
+        raise SettingsError(
+            f"Clients of {algorithm.name}() remember what they have sent, and the server has the "
+            "sum of it, in which a stale answer that counts for less would be missing for good. "
+            "Let all count whole: staleness=fm.staleness.polynomial(0)."
+        )
+    if policy.partial and sum(task.work.train for task in tasks) > 1:
+        raise SettingsError(
+            f"{algorithm.name}() trains in several exchanges of a round, so that a deadline does "
+            "not say which of them to cut. Use an algorithm that trains once, such as "
+            "fm.fedavg(work), or leave partial= out."
+        )
+
+
+def _refuse_too_few(policy: Policy, able: int, model_bytes: int) -> None:
+    """Refuse a fleet of which too few devices can train the model."""
+    if not able:
+        raise SettingsError(
+            f"The model takes {model_bytes:,} bytes, and training several times as many, which no "
+            "device of this fleet has. Use a smaller model, or devices with more memory_bytes."
+        )
+    if policy.buffer is not None and policy.buffer > able:
+        raise SettingsError(
+            f"buffer={policy.buffer} answers of different devices make a new model, but only "
+            f"{able} devices can train it. Ask for a smaller buffer."
+        )
 
 
 def refuse_changing(algorithm: Algorithm, clients: int) -> None:
@@ -191,95 +192,3 @@ def _mirrors(algorithm: Algorithm, tasks: Sequence[Task]) -> bool:
         if len(own) > (task.work.model is not None) and trees_kept - _SERVERS_OWN:
             return True
     return False
-
-
-class Work:
-    """From a client's place to what it trains in a round.
-
-    A client is counted once for a run: a loader that fails at times gives no two plans of one run.
-    """
-
-    def __init__(self, algorithm: Algorithm, clients: ClientData) -> None:
-        self.clients, self.ids = clients, clients.ids
-        self.tasks = [task for task, _ in asked_in_a_round(algorithm, len(self.ids))]
-        self._known: dict[int, tuple[int, int]] = {}
-        self._sizes: dict[int, int] = {}
-
-    def __call__(self, place: int) -> tuple[int, int]:
-        """Return the examples, counted in each pass, and the steps."""
-        size = self._size(place)
-        if size not in self._known:
-            self._known[size] = self._of(size)
-        return self._known[size]
-
-    def _size(self, place: int) -> int:
-        client = self.ids[place]
-        found = self.clients.size_of(client)
-        if found is not None:
-            return int(found)
-        if place not in self._sizes:
-            self._sizes[place] = _rows_of(self.clients, client)
-        return self._sizes[place]
-
-    def within(self, place: int, room: int) -> tuple[int, int]:
-        """Return the first examples and steps for which there is time of `room` examples."""
-        size, begun = self._size(place), 0
-        examples = steps = 0
-        for task in self.tasks:
-            if not task.work.train:
-                begun += -(-size // _BACKWARD)
-                continue
-            one = cut(size, task.work.plan, needs_pairs(task.work))
-            epochs, left = divmod(max(0, room - begun), max(1, sum(one.sizes)))
-            ends = list(itertools.accumulate(one.sizes))
-            more = bisect.bisect_right(ends, left)
-            steps = epochs * len(ends) + more
-            examples = epochs * sum(one.sizes) + (ends[more - 1] if more else 0)
-        return begun + examples, steps
-
-    def _of(self, size: int) -> tuple[int, int]:
-        examples = steps = 0
-        for task in self.tasks:
-            if not task.work.train:
-                # A pass that learns nothing has no backward part.
-                examples += -(-size // _BACKWARD)
-                continue
-            one = cut(size, task.work.plan, needs_pairs(task.work))
-            whole, rest = divmod(one.steps, max(len(one.sizes), 1))
-            examples += whole * sum(one.sizes) + sum(one.sizes[:rest])
-            steps += one.steps
-        return examples, steps
-
-
-def _rows_of(clients: ClientData, client: ClientId) -> int:
-    """Return how many examples a client has; 0 where it has none, or says that it cannot now."""
-    try:
-        train = clients[client].train
-    except ClientError:
-        return 0
-    return 0 if train is None else rows(train)
-
-
-def flops_of(algorithm: Algorithm, clients: ClientData) -> float | None:
-    """Return the floating operations that a gradient takes for one example; None: not known.
-
-    Counted by PyTorch on a few examples, and at least 6 a parameter: two for each use, forward,
-    and twice that backward. Kernels that are not counted, such as recurrent ones, use each
-    parameter once for each element of a sequence.
-    """
-    objective: Any = algorithm.objective
-    model = objective.init()
-    # Layers that normalise over a batch need two rows.
-    least = 2 if getattr(objective, "needs_pairs", False) else 1
-    found = (client for client in clients.ids if _rows_of(clients, client) >= least)
-    client = next(found, None)
-    if client is None:
-        return None
-    part = trees.map(lambda leaf: leaf[:_PROBED].clone(), clients[client].train)
-    batch = Batch(part, None, rng.as_tensor(0), 0)
-    with FlopCounterMode(display=False) as counter:
-        objective.grad(
-            *(trees.clone(model[name]) for name in ("params", "buffers", "counts")), batch
-        )
-    counted = counter.get_total_flops() / rows(part)
-    return max(counted, 6.0 * sum(leaf.numel() for leaf in trees.leaves(model["params"])))

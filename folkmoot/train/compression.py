@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from folkmoot.aggregators.compressed import compressed, large
+from folkmoot.aggregators.links import alone, as_codec, varies
 from folkmoot.core.aggregator import Aggregator
 from folkmoot.core.algorithm import Algorithm, Task
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.errors import SettingsError
 from folkmoot.engines.tasks import example
 from folkmoot.privacy.dp import DP
-from folkmoot.train.codec_options import as_codec, varies
 from folkmoot.train.driven import driven
 from folkmoot.train.plan import asked_in_a_round
 
@@ -40,7 +40,7 @@ def compressing(
     codec = as_codec("compress", codec)
     noised = privacy is not None and privacy.unit == "client" and privacy.trust == "local"
     # Noise that a client adds itself is in what travels: of short vectors it is short.
-    link = codec if secure or noised or codec.pack or codec.own is None else codec.own
+    link = codec if secure or noised else alone(codec)
     _refuse_unfit(link)
     if secure and not codec.linear:
         raise SettingsError(
@@ -49,7 +49,7 @@ def compressing(
             "fm.codecs.random_k(0.1), or fewer bits in the sum itself: secure=fm.Secure(bits=16)."
         )
     if privacy is not None and not codec.linear:
-        _refuse_private(codec, link, privacy, algorithm)
+        _refuse_private(codec, link, privacy)
     rebuilt: Any = functools.cache(functools.partial(compressed, codec=link))
 
     def ask(task: Task) -> Task:
@@ -89,7 +89,7 @@ def _refuse_unfit(codec: Codec) -> None:
         )
 
 
-def _refuse_private(codec: Codec, link: Codec, privacy: DP, algorithm: Algorithm) -> None:
+def _refuse_private(codec: Codec, link: Codec, privacy: DP) -> None:
     if privacy.trust == "local" and privacy.unit == "client":
         raise SettingsError(
             f"{codec.name} packs an update before noise is added, but with trust='local' each "

@@ -15,13 +15,11 @@ from typing import NamedTuple
 import torch
 
 from folkmoot.aggregators.compressed import large, put_back, rest_bytes
+from folkmoot.aggregators.links import alone, as_codec, laid_for, lost, varies
 from folkmoot.aggregators.traffic import travelled
-from folkmoot.core.codec import Bounds, Codec, Layout
+from folkmoot.core.codec import Codec
 from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
-from folkmoot.train.codec_options import as_codec, varies
-
-_SIZE = 4096
 
 
 class Sent(NamedTuple):
@@ -44,8 +42,7 @@ def sent(codec: Codec, kept: Tree | None, broadcast: Tree, key: int) -> Sent:
     """
     vector, leaves = large(broadcast)
     if kept is None:
-        state, _ = codec.init(Bounds(size=len(vector)), Layout.of({"vector": vector}))
-        return Sent(broadcast, {"codec": state, "held": vector})
+        return Sent(broadcast, {"codec": laid_for(codec, len(vector)), "held": vector})
     arrived, _ = travelled(codec, kept["codec"], vector - kept["held"], key)
     held = kept["held"] + arrived
     return Sent(put_back(broadcast, leaves, held), {**kept, "held": held})
@@ -54,8 +51,7 @@ def sent(codec: Codec, kept: Tree | None, broadcast: Tree, key: int) -> Sent:
 def difference_bytes(codec: Codec, broadcast: Tree) -> int:
     """Return the bytes of what brings a client from one broadcast to the next."""
     vector, _ = large(broadcast)
-    state, _ = codec.init(Bounds(size=len(vector)), Layout.of({"vector": vector}))
-    _, packed = travelled(codec, state, torch.zeros(len(vector)), 0)
+    _, packed = travelled(codec, laid_for(codec, len(vector)), torch.zeros(len(vector)), 0)
     return (packed or 0) + rest_bytes(broadcast)
 
 
@@ -68,8 +64,7 @@ def down_codec(given: Codec | None) -> Codec | None:
     """
     if given is None:
         return None
-    codec = as_codec("compress_down", given)
-    codec = codec if codec.pack or codec.own is None else codec.own
+    codec = alone(as_codec("compress_down", given))
     if codec.pack is None:
         raise SettingsError(
             f"compress_down={codec.name} packs nothing: what it sends is decoded from a sum, and a "
@@ -80,22 +75,10 @@ def down_codec(given: Codec | None) -> Codec | None:
             f"compress_down={codec.name} packs to sizes that hang on the numbers, so nobody knows "
             "beforehand whether differences or the model are shorter. Leave the entropy coding out."
         )
-    lost = _lost(codec)
-    if not lost < 1:
+    if not (share := lost(codec)) < 1:
         raise SettingsError(
-            f"compress_down={codec.name} loses {lost:.3g} times the square of what it packs, so "
+            f"compress_down={codec.name} loses {share:.3g} times the square of what it packs, so "
             "copies would run away from the model. Use a codec that loses less than all: "
             "fm.codecs.quantize(8), or fm.codecs.top_k(0.1)."
         )
     return codec
-
-
-def _lost(codec: Codec) -> float:
-    """Return the mean squared error of a packed normal vector over its square."""
-    vector = torch.randn(_SIZE, generator=torch.Generator().manual_seed(0))
-    state, _ = codec.init(Bounds(size=_SIZE), Layout.of({"vector": vector}))
-    errors = [
-        float((travelled(codec, state, vector.clone(), key)[0] - vector).square().sum())
-        for key in range(4)
-    ]
-    return sum(errors) / len(errors) / float(vector.square().sum())

@@ -128,32 +128,21 @@ def run_round(
             guard.admit(asked)
         task, codecs = link.delivered(task, codecs, asked, seed)
         bases = link.with_base(bases, task, asked)
-        parts = link.parts(asked)
         state = laid_out(task, asked, codecs.get(f"{exchange}"), link.answers(asked))
-        kept = guard.releases.find(cohort.round, exchange) if guard else None
-        # What was released before is not asked for again, unless clients' states are wanted too.
-        again = kept is None or task.work.own is not None
-        if guard is not None and again:
-            guard.charge(asked, task, state.bounds)
-        try:
-            collected, answers = (
-                gathered(engine, task, state, parts, own, bases, seed) if again else _UNASKED
-            )
+        collected, decoded = _answered(
+            engine, task, state, asked, snapshot._replace(own=own, bases=bases), seed, guard, link
+        )
+        if collected is not None:
             report = _added(report, collected, task, cohort)
-            # A private sum of nobody is noise, which is released like any other: that a run ends
-            # here, or why, would tell of a client.
-            needed = kept is None and task.aggregator.divisor is None
-            if needed and collected.total.count < link.least:
-                raise QuorumError(too_few(cohort, collected, link.least))
-            decoded = kept or _decoded(task.aggregator, state, answers, asked, seed, guard)
-        except QuorumError as reason:
+        if isinstance(decoded, str):
             steps.close()
             # Clients have heard the broadcast, whatever came of it.
             heard = {at: kept for at, kept in codecs.items() if at.startswith("down ")}
             unchanged = snapshot._replace(
                 round=cohort.round, codecs={**snapshot.codecs, **heard}, bases=bases
             )
-            return unchanged, report._replace(answered=0, skipped=str(reason))
+            return unchanged, report._replace(answered=0, skipped=decoded)
+        assert collected is not None
         report = _told(report, decoded)
         if guard is not None and not exchange:
             loud = guard.noise_to_signal(state, decoded.value)
@@ -163,6 +152,43 @@ def run_round(
         members = task.aggregator.divisor or collected.total.count
         answer = Aggregate(decoded.value, members, cohort.population, decoded.counts)
         exchange += 1
+
+
+def _answered(
+    engine: Engine,
+    task: Task,
+    state: State,
+    asked: Cohort,
+    now: Snapshot,
+    seed: int,
+    guard: Guard | None,
+    link: Link,
+) -> tuple[Collected | None, Decoded | str]:
+    """Ask for an exchange, once it is paid for, and decode what comes back.
+
+    Returns:
+        What came back, None where a secure sum was not opened; and what it decodes to, or why it
+        has no result.
+    """
+    kept = guard.releases.find(asked.round, asked.exchange) if guard else None
+    # What was released before is not asked for again, unless clients' states are wanted too.
+    again = kept is None or task.work.own is not None
+    if guard is not None and again:
+        guard.charge(asked, task, state.bounds)
+    collected: Collected | None = None
+    try:
+        parts = link.parts(asked)
+        collected, answers = (
+            gathered(engine, task, state, parts, now.own, now.bases, seed) if again else _UNASKED
+        )
+        # A private sum of nobody is noise, which is released like any other: that a run ends here,
+        # or why, would tell of a client.
+        needed = kept is None and task.aggregator.divisor is None
+        if needed and collected.total.count < link.least:
+            return collected, too_few(asked, collected, link.least)
+        return collected, kept or _decoded(task.aggregator, state, answers, asked, seed, guard)
+    except QuorumError as reason:
+        return collected, str(reason)
 
 
 def begun(algorithm: Algorithm, state: Tree) -> Round:

@@ -77,6 +77,13 @@ def refuse_functions(stop: Any, callbacks: Any) -> None:
         )
 
 
+def refuse_flags(**flags: Any) -> None:
+    """Refuse, by name and value, what is neither True nor False."""
+    for option, value in flags.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"{option} must be True or False, but is {value!r}.")
+
+
 def refuse_folders(resume: bool, checkpoint: Any, save: Any) -> None:
     """Refuse folders that are no paths, and going on from none."""
     for option, folder in {"checkpoint": checkpoint, "save": save}.items():

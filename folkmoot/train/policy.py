@@ -16,6 +16,7 @@ from typing import Any
 from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.engines.fleet import Fleet
 from folkmoot.staleness import Staleness, as_staleness
+from folkmoot.train.options import refuse_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,10 @@ ALWAYS = Policy()
 """Of a run whose clients always answer at once."""
 
 
-TIMES = (
+TIMES = {"deadline_s", "over_select", "quorum", "pace_s", "partial", "buffer", "staleness"} | {
+    "fleet",
     "compress_down",
-    *("fleet", "deadline_s", "over_select", "quorum", "pace_s", "partial", "buffer", "staleness"),
-)
+}
 """Options of `run` about time and broadcasts."""
 
 
@@ -155,5 +156,4 @@ def _refuse_values(given: dict[str, Any]) -> None:
     buffer = given.get("buffer", 1)
     if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
         raise SettingsError(f"buffer must be a whole number of at least 1, but is {buffer!r}.")
-    if not isinstance(given.get("partial", True), bool):
-        raise SettingsError(f"partial must be True or False, but is {given['partial']!r}.")
+    refuse_flags(partial=given.get("partial", True))

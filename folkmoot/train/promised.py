@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from folkmoot.aggregators.links import as_codec
 from folkmoot.core.algorithm import Algorithm
 from folkmoot.core.codec import Codec
 from folkmoot.data import ClientData
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
-from folkmoot.train.codec_options import as_codec
 from folkmoot.train.compression import compressing
 from folkmoot.train.environment import DATA_BYTES, FINGERPRINT
 from folkmoot.train.guarantee import planned

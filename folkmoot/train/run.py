@@ -33,6 +33,7 @@ from folkmoot.train.guarantee import spent
 from folkmoot.train.guard import guarded
 from folkmoot.train.options import (
     refuse_engine,
+    refuse_flags,
     refuse_folders,
     refuse_functions,
     refuse_memory,
@@ -53,7 +54,7 @@ from folkmoot.train.sampling import Draw, Sampling
 from folkmoot.train.standing import Program, begin, identity_of
 from folkmoot.train.stopping import Stop
 from folkmoot.train.store import CLIENT_MEMORY
-from folkmoot.train.timed import differences_bytes, made_of, started, timed, told_of
+from folkmoot.train.timed import made_of, started, timed, told_of
 from folkmoot.train.whom import Places
 
 
@@ -192,6 +193,7 @@ def run(
     refuse_numbers(rounds=rounds, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
     refuse_seed(seed)
     refuse_functions(stop, callbacks)
+    refuse_flags(monitor=monitor)
     refuse_folders(resume, checkpoint, save)
     refuse_memory(client_memory)
     refuse_engine(engine, workers)
@@ -256,7 +258,7 @@ def run(
         store_of(stored, client_memory, save),
         policy,
         down,
-        None if down is None else differences_bytes(down, algorithm, len(federation)),
+        time.difference_bytes,
         Places(federation.ids),
         monitor=monitor,
         measures=monitor and plan is None and promise.sums is None,

@@ -15,7 +15,7 @@ from folkmoot.data import ClientData
 from folkmoot.engines.fleet import Fleet
 from folkmoot.privacy.dp import DP
 from folkmoot.secagg.secure import Secure, as_secure
-from folkmoot.train.asking import Work, timeline_of
+from folkmoot.train.asking import timeline_of
 from folkmoot.train.attempt import attempt
 from folkmoot.train.census import Fault
 from folkmoot.train.compression import compressing
@@ -26,6 +26,7 @@ from folkmoot.train.policy import ALWAYS, Policy, policy_of
 from folkmoot.train.sampling import Draw, Sampling, as_sampling, by_arrival, uniform
 from folkmoot.train.standing import Program
 from folkmoot.train.timeline import Timeline
+from folkmoot.train.workload import Work
 
 
 class Timed(NamedTuple):
@@ -42,6 +43,8 @@ class Timed(NamedTuple):
     for each round."""
     in_flight: float | None = None
     """Devices that a buffered run keeps at work."""
+    difference_bytes: int | None = None
+    """Of what brings a client from one broadcast to the next; None where all are sent whole."""
 
 
 def timed(
@@ -70,8 +73,9 @@ def timed(
     Raises:
         SettingsError: If the parts contradict each other.
     """
+    step = None if down is None else _differences_bytes(down, algorithm, len(clients))
     if fleet is None:
-        return Timed(policy, sampling, cohort, None)
+        return Timed(policy, sampling, cohort, None, difference_bytes=step)
     summed = as_secure(secure) is not None
     refuse_promises(policy, privacy, summed)
     if _hides(policy, privacy, summed):
@@ -79,19 +83,16 @@ def timed(
     whom = as_sampling(sampling, cohort)
     if policy.carries:
         whom = _in_flight(policy, cohort, sampling)
-    least, wanted = policy.quorum, whom.expected(len(clients))
-    if sampling is None and isinstance(least, int) and least > max(1, round(wanted)):
-        raise SettingsError(
-            f"quorum={least} answers make a result, but a round waits for {wanted:g} at most. Ask "
-            "for a larger cohort=, or a smaller quorum."
-        )
+    wanted = whom.expected(len(clients))
+    if sampling is None:
+        _refuse_quorum(policy.quorum, wanted)
     travelling = algorithm
     if compress is not None:
         travelling = compressing(algorithm, compress, secure=summed)
     # A secure sum is made for one number of clients, and claims nothing of a lot.
     by_lot = privacy is not None and not summed
     everyone = whom.tiers == 1 and (by_lot or sampling is not None)
-    least_there = max(1, round(whom.expected(len(clients)))) if summed else 1
+    least_there = max(1, round(wanted)) if summed else 1
     work = Work(travelling, clients)
 
     def clock(lot: int, drawn: Sampling | None = None) -> Timeline:
@@ -101,7 +102,7 @@ def timed(
             travelling,
             clients,
             drawn or whom,
-            None if down is None else differences_bytes(down, travelling, len(clients)),
+            step,
             seed,
             lot,
             everyone=everyone,
@@ -109,12 +110,10 @@ def timed(
             work=work,
         )
 
-    if not policy.carries:
-        return Timed(policy, sampling, cohort, clock)
-    assert policy.buffer is not None
+    if policy.buffer is None:
+        return Timed(policy, sampling, cohort, clock, difference_bytes=step)
     largest = None if privacy is None else _participations(clock(seed), rounds, len(clients))
-    in_flight = whom.expected(len(clients))
-    return Timed(policy, by_arrival(policy.buffer), None, clock, largest, in_flight)
+    return Timed(policy, by_arrival(policy.buffer), None, clock, largest, wanted, step)
 
 
 def started(program: Program, time: Timed, guard: Guard | None, done: int) -> Program:
@@ -159,7 +158,7 @@ def told_of(fleet: Fleet | None, policy: Policy, down: Codec | None, time: Timed
     return facts | {"fleet": fleet.name, **said}
 
 
-def differences_bytes(down: Codec, algorithm: Algorithm, population: int) -> int:
+def _differences_bytes(down: Codec, algorithm: Algorithm, population: int) -> int:
     """Return the bytes of what brings a client from one round's broadcasts to the next one's."""
     return sum(
         difference_bytes(down, task.broadcast)
@@ -174,6 +173,15 @@ def time_faults(times: dict[str, Any]) -> list[Fault]:
     rest = dict(times)
     found = [attempt(down_codec, rest.pop("compress_down", None)), attempt(policy_of, **rest)]
     return [Fault("settings", str(error)) for error in found if isinstance(error, Exception)]
+
+
+def _refuse_quorum(quorum: int | float, wanted: float) -> None:
+    """Refuse a number of answers that no round waits for."""
+    if isinstance(quorum, int) and quorum > max(1, round(wanted)):
+        raise SettingsError(
+            f"quorum={quorum} answers make a result, but a round waits for {wanted:g} at most. Ask "
+            "for a larger cohort=, or a smaller quorum."
+        )
 
 
 def _in_flight(

@@ -202,7 +202,7 @@ class Timeline:
 
     def _wait(self, since: float) -> None:
         """Let the clock go to the next moment at which a device comes."""
-        coming = self._coming()
+        coming = self.roster.coming(self.now_s)
         if not math.isfinite(coming):
             raise QuorumError(
                 f"After {self.now_s:,.0f} s no other device will ever come, so round "
@@ -220,18 +220,12 @@ class Timeline:
                 "round, a smaller buffer=, or use other devices."
             )
 
-    def _coming(self) -> float:
-        """Return when the next device that fits comes, later than now; infinity is never."""
-        opens, _ = self.roster.presence.at(self.now_s)
-        later = self.roster.fits & (opens > self.now_s)
-        return float(np.min(opens, where=later, initial=math.inf))
-
     def _comes_first(self) -> bool:
         """Tell whether one more device is wanted, and comes before anybody at work has ended."""
         if not self._flights:
             return True
         wanted = len(self._flights) < self._in_flight
-        return wanted and self._coming() < self._flights[0].ended_s
+        return wanted and self.roster.coming(self.now_s) < self._flights[0].ended_s
 
     def _refill(self, given: set[int]) -> list[tuple[int, int]]:
         """Ask devices until as many are at work as should be, or none is left."""

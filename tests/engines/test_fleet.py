@@ -223,7 +223,7 @@ def test_a_million_devices_take_less_than_80_bytes_each():
     assert 50e6 < sum(held.values()) < 80e6
 
 
-def test_soonest_is_when_the_first_device_that_fits_opens(tmp_path):
+def test_the_next_to_come_is_a_device_that_fits_and_is_not_there(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("device,start_s,end_s\nsmall,10,20\nlarge,30,40\nlarge,60,70\n")
     small, large = (Device(examples_per_s=1.0, memory_bytes=size) for size in (100.0, 1e6))
@@ -231,13 +231,14 @@ def test_soonest_is_when_the_first_device_that_fits_opens(tmp_path):
 
     roster = bound(fleet, ["small", "large"])
 
-    assert [roster.soonest(t) for t in (0, 30, 35, 40, 70)] == [30, 30, 35, 60, math.inf]
+    coming = [roster.coming(t) for t in (0, 30, 35, 40, 70)]
+    assert coming == [30, math.inf, math.inf, 60, math.inf]
 
 
 def test_a_population_of_nobody_is_never_there():
     roster = bound(fleets.phones(), [])
 
-    assert len(roster) == 0 and roster.soonest(0.0) == math.inf
+    assert len(roster) == 0 and roster.coming(0.0) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -273,6 +274,6 @@ def test_operations_that_nobody_counted_are_asked_for():
 def test_times_are_finite():
     roster = bound(fleets.phones())
 
-    for ask in (roster.available, roster.soonest, lambda t: roster.is_available(0, t)):
+    for ask in (roster.available, roster.coming, lambda t: roster.is_available(0, t)):
         with pytest.raises(SettingsError, match="A time must be finite, but is nan"):
             ask(math.nan)

@@ -189,6 +189,10 @@ MISTAKES = {
         lambda: fm.check(fm.fedavg(work_of()), four(), on="x"),
         ["check() has no option 'on' yet", "is planned"],
     ),
+    "a monitor that is no flag": (
+        lambda: run(monitor="on"),
+        ["monitor must be True or False", "'on'"],
+    ),
     "no round": (lambda: run(rounds=0), ["rounds must be a whole number of at least 1", "0"]),
     "rounds as text": (lambda: run(rounds="3"), ["rounds must be a whole number", "'3'"]),
     "rounds as a float": (lambda: run(rounds=2.0), ["rounds must be a whole number", "2.0"]),
