@@ -28,7 +28,7 @@ from folkmoot.codecs.half import power_above
 from folkmoot.codecs.lossy import lossy
 from folkmoot.codecs.packing import CHUNK, inner, packed, unpacked
 from folkmoot.codecs.quantize import whole_number
-from folkmoot.codecs.rotate import rotated, rotated_back
+from folkmoot.codecs.rotate import rotated, rotated_back_
 from folkmoot.core import rng
 from folkmoot.core.codec import Bounds, Codec, Layout
 from folkmoot.core.tree import Tree
@@ -117,11 +117,11 @@ def _eden(name: str, bits: int, unbiased: bool) -> Codec:
     def unpack(state: Tree, message: Tree, key: int) -> Tensor:
         size = int(state["size"])
         codes, scales = unpacked(message["vector"], bits, size), message["scales"].tolist()
-        found = [
-            _rotated_back(_points_of(codes[block], bits, scale), _key(key, block))
-            for block, scale in zip(blocks(size), scales, strict=True)
-        ]
-        return found[0] if len(found) == 1 else torch.cat([torch.zeros(0), *found])
+        found = torch.empty(size)
+        for block, scale in zip(blocks(size), scales, strict=True):
+            _write_points(codes[block], bits, scale, found[block])
+            _rotate_back(found[block], _key(key, block))
+        return found
 
     return lossy(name, init, pack, unpack)
 
@@ -146,7 +146,8 @@ def _coded(vector: Tensor, bits: int, unbiased: bool, key: int, codes: np.ndarra
         square = inner(vector, vector)
     flat = _rotated(vector, key)
     _write_codes(flat.numpy(), bits, math.sqrt(square / len(flat)), codes)
-    found = _points_of(codes, bits, 1.0)
+    found = torch.empty_like(flat)
+    _write_points(codes, bits, 1.0, found)
     along = inner(flat, found)
     # Both are 0 for the zero vector only.
     scale = _ratio(square, along) if unbiased else _ratio(along, inner(found, found))
@@ -173,17 +174,17 @@ def _write_codes(flat: np.ndarray, bits: int, deviation: float, codes: np.ndarra
         code += np.less(part, 0, out=above).view(np.uint8)
 
 
-def _points_of(codes: np.ndarray, bits: int, scale: float) -> Tensor:
-    """Return the points that codes stand for, times a scale, float32."""
-    found = np.empty(len(codes) + len(codes) % 2, dtype=np.float32)
-    pairs = np.append(codes, np.uint8(0)) if len(codes) % 2 else codes
+def _write_points(codes: np.ndarray, bits: int, scale: float, out: Tensor) -> None:
+    """Write the points that codes stand for, times a scale."""
+    even, table = len(codes) // 2 * 2, _table(bits) * np.float32(scale)
     # Two codes are looked up at a time, as one number of 16 bits; "clip" is numpy's fast way.
-    index, two = pairs.view(np.uint16), found.view(np.complex64)
-    table = (_table(bits) * np.float32(scale)).view(np.complex64).reshape(-1)
+    index, pairs = codes[:even].view(np.uint16), table.view(np.complex64).reshape(-1)
+    two = out.numpy()[:even].view(np.complex64)
     for begin in range(0, len(index), CHUNK):
         part = slice(begin, begin + CHUNK)
-        np.take(table, index[part], out=two[part], mode="clip")
-    return torch.from_numpy(found)[: len(codes)]
+        np.take(pairs, index[part], out=two[part], mode="clip")
+    if even < len(codes):
+        out[-1] = table[codes[-1], 0].item()
 
 
 @functools.cache
@@ -206,10 +207,11 @@ def _rotated(vector: Tensor, key: int) -> Tensor:
     return (_uniform(key, len(vector)) @ vector.double()).float()
 
 
-def _rotated_back(vector: Tensor, key: int) -> Tensor:
+def _rotate_back(vector: Tensor, key: int) -> None:
     if len(vector) > _UNIFORM:
-        return rotated_back(vector, key)
-    return (_uniform(key, len(vector)).T @ vector.double()).float()
+        rotated_back_(vector, key)
+    else:
+        vector.copy_(_uniform(key, len(vector)).T @ vector.double())
 
 
 def _uniform(key: int, size: int) -> Tensor:

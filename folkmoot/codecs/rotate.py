@@ -93,45 +93,56 @@ def rotated(vector: Tensor, turn: int) -> Tensor:
     if size < 2:
         return vector.clone()
     found = vector * _signs(turn, 0, size)
-    if block == size:
-        return hadamard(found)
-    found[:block] = hadamard(found[:block])
-    last = found[size - block :]
-    last.copy_(hadamard(last * _signs(turn, 1, block)))
+    hadamard_(found[:block])
+    if block < size:
+        last = found[size - block :]
+        hadamard_(last.mul_(_signs(turn, 1, block)))
     return found
 
 
 def rotated_back(vector: Tensor, turn: int) -> Tensor:
-    """Undo `rotated`."""
+    """Undo `rotated`, in memory of its own."""
+    return rotated_back_(vector.clone(), turn)
+
+
+def rotated_back_(vector: Tensor, turn: int) -> Tensor:
+    """Undo `rotated` where the vector is: to fetch new memory takes as long as the arithmetic."""
     size, block = len(vector), _block(len(vector))
     if size < 2:
-        return vector.clone()
-    if block == size:
-        return hadamard(vector).mul_(_signs(turn, 0, size))
-    found = vector.clone()
-    last = found[size - block :]
-    torch.mul(hadamard(last), _signs(turn, 1, block), out=last)
-    found[:block] = hadamard(found[:block])
-    return found.mul_(_signs(turn, 0, size))
+        return vector
+    if block < size:
+        last = vector[size - block :]
+        hadamard_(last)
+        last.mul_(_signs(turn, 1, block))
+    hadamard_(vector[:block])
+    return vector.mul_(_signs(turn, 0, size))
 
 
-def hadamard(vector: Tensor) -> Tensor:
-    """Return the orthonormal Walsh-Hadamard transform of 2^k numbers; it is its own inverse.
+def hadamard_(vector: Tensor) -> None:
+    """Make of 2^k numbers their orthonormal Walsh-Hadamard transform; it is its own inverse.
 
     It is the Kronecker product of small ones, each of which acts on some digits of the index.
     """
-    bits, left = len(vector).bit_length() - 1, 1
-    found = vector
+    bits = len(vector).bit_length() - 1
+    spare = torch.empty(1 << min(bits, _CACHED_BITS), dtype=vector.dtype)
+    parts = [vector]
     while bits > _CACHED_BITS:
         taken = min(bits - _CACHED_BITS, _BITS)
         bits -= taken
-        found = _product(found, left, taken, torch.empty_like(found))
-        left <<= taken
-    found = vector.clone() if found is vector else found
-    spare = torch.empty(1 << bits, dtype=vector.dtype)
-    for part in found.view(left, -1):
+        for part in parts:
+            _transform_columns(part.view(1 << taken, -1), taken, spare)
+        parts = [smaller for part in parts for smaller in part.view(1 << taken, -1)]
+    for part in parts:
         _transform(part, spare)
-    return found
+
+
+def _transform_columns(rows: Tensor, bits: int, spare: Tensor) -> None:
+    """Transform each column where it is, as many at a time as fit into a core's cache."""
+    matrix, width = _matrix(bits, rows.dtype), len(spare) >> bits
+    found = spare.view(-1, width)
+    for begin in range(0, rows.shape[1], width):
+        columns = rows[:, begin : begin + width]
+        columns.copy_(torch.mm(matrix, columns, out=found))
 
 
 def _transform(vector: Tensor, spare: Tensor) -> None:
