@@ -22,12 +22,14 @@ __version__ = VERSION
 _HOMES = {
     # The front door
     "DP": "folkmoot.privacy.dp:DP",
+    "Comparison": "folkmoot.train.comparison:Comparison",
     "Device": "folkmoot.engines.devices:Device",
     "Evaluation": "folkmoot.train.compared:Evaluation",
     "Fleet": "folkmoot.engines.fleet:Fleet",
     "Secure": "folkmoot.secagg.secure:Secure",
     "Result": "folkmoot.train.result:Result",
     "check": "folkmoot.train.check:check",
+    "compare": "folkmoot.train.comparison:compare",
     "evaluate": "folkmoot.evaluation:evaluate",
     "evaluate_privately": "folkmoot.train.private_evaluation:evaluate_privately",
     "finetune": "folkmoot.train.alone:finetune",

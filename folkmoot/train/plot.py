@@ -100,12 +100,20 @@ def draw_round(outcome: Outcome, round: int | None = None) -> Any:
     return figure
 
 
-def write_picture(path: Path, outcome: Outcome, drawn: Callable[[Outcome], Any] = draw) -> Path:
+def draw_panel(inches: tuple[float, float], panel: Callable[[Any], None]) -> Any:
+    """Return a Matplotlib figure of one panel, which is given its axes."""
+    with _matplotlib():
+        figure = _figure(inches)
+        panel(figure.subplots())
+    return figure
+
+
+def write_picture(path: Path, shown: Any, drawn: Callable[[Any], Any] = draw) -> Path:
     """Write a picture as PNG, SVG or PDF, by the path's ending, and return the path.
 
     Args:
         path: Where.
-        outcome: The run.
+        shown: What it shows: a run, as a rule.
         drawn: What draws it.
 
     Raises:
@@ -118,7 +126,7 @@ def write_picture(path: Path, outcome: Outcome, drawn: Callable[[Outcome], Any] 
             f"{suffix or 'none'!r}. Use one of {', '.join(_SUFFIXES)}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _bytes(drawn(outcome), suffix[1:]))
+    write_atomically(path, _bytes(drawn(shown), suffix[1:]))
     return path
 
 
