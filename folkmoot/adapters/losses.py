@@ -1,0 +1,26 @@
+"""Losses by row of what other libraries predict: cross-entropy, wrong labels, squared error."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return each row's loss of logits: (rows,) of two classes, else (rows, classes)."""
+    labels = targets.reshape(len(outputs))
+    if outputs.dim() == 1:
+        labels = labels.to(outputs.dtype)
+        return F.binary_cross_entropy_with_logits(outputs, labels, reduction="none")
+    return F.cross_entropy(outputs, labels.long(), reduction="none")
+
+
+def wrong(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return 1 for each row whose label the decision values miss, in the shapes of logits."""
+    guess = (outputs > 0) if outputs.dim() == 1 else outputs.argmax(dim=1)
+    return (guess != targets.reshape(len(outputs))).double()
+
+
+def square_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return each row's squared error, a mean where it has several numbers."""
+    # Outputs (rows, 1) against targets (rows,) would broadcast to (rows, rows) in silence.
+    errors = outputs.reshape(targets.shape) - targets
+    return errors.square().reshape(len(targets), -1).mean(dim=1)
