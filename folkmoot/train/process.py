@@ -3,6 +3,10 @@
 process = fm.process(algorithm)
 state = process.initialize()
 state, metrics = process.next(state, clients)
+
+The verbs are those of TensorFlow Federated's processes. What `next` tells beside the state is what
+happened in the round; how good a model is, `evaluate` says, for a client sends nothing beside its
+update.
 """
 
 import contextlib
@@ -39,6 +43,7 @@ from folkmoot.train.preflight import first_client
 from folkmoot.train.private import private
 from folkmoot.train.sampling import Sampling
 from folkmoot.train.secure import secured
+from folkmoot.train.weights import weights_of
 
 _ROOM = 4
 
@@ -165,6 +170,22 @@ class Process:
                 are the first model's.
         """
         return self.algorithm.objective.module(self._model(state, client))
+
+    def get_model_weights(self, state: Snapshot, client: ClientId | None = None) -> Any:
+        """Return a state's weights as arrays of numpy.
+
+        Either form has `assign_weights_to(model)`, for a model that was built alike.
+
+        Args:
+            state: From `initialize` or `next`.
+            client: Whose own model, as in `model`.
+
+        Returns:
+            Of a module, a dict by name; of a Keras model, a list in Keras' own order.
+        """
+        objective, model = self.algorithm.objective, self._model(state, client)
+        own_form = getattr(objective, "weights", None)
+        return own_form(model) if own_form else weights_of(objective.module(model))
 
     def _model(self, state: Snapshot, client: ClientId | None) -> Tree:
         if client is None:

@@ -93,3 +93,27 @@ def test_a_copy_of_a_state_goes_on_with_the_same_bits(by_hand, copied):
     for client in range(3):
         pairs = (process.model(state, client).state_dict().values() for state in (one, other))
         assert all(map(torch.equal, *pairs))
+
+
+def test_weights_leave_as_arrays_by_name_and_go_into_a_model_that_was_built_alike(by_hand):
+    process, first = by_hand
+    other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+    weights = process.get_model_weights(first, client=1)
+    weights.assign_weights_to(other)
+
+    expected = process.model(first, 1).state_dict()
+    assert [*weights] == [*expected]
+    assert all(torch.equal(leaf, expected[name]) for name, leaf in other.state_dict().items())
+    assert (weights["1.bias"] != process.get_model_weights(first)["1.bias"]).any()
+
+
+def test_weights_of_another_model_are_refused_and_leave_it_as_it_was(by_hand):
+    process, first = by_hand
+    other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3))
+    before = copy.deepcopy(other.state_dict())
+
+    with pytest.raises(fm.SettingsError, match=r"1.weight of shape \(3, 4\) for \(2, 4\)"):
+        process.get_model_weights(first).assign_weights_to(other)
+
+    assert all(torch.equal(leaf, before[name]) for name, leaf in other.state_dict().items())
