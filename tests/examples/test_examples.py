@@ -4,27 +4,13 @@ An example's docstring ends with the line that it prints last; numbers may diffe
 is cut short. As they stand they run by night, and then the numbers must be those promised, too.
 """
 
-import ast
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = sorted(EXAMPLES.glob("*.py"))
-NUMBER = re.compile(r"(?<![\w-])\d+(?:\.\d+)?")
-
-
-def text_of(path):
-    return path.read_text("utf-8")
-
-
-def promised(path):
-    """The last line of an example's docstring: what it prints last."""
-    return ast.get_docstring(ast.parse(text_of(path))).rstrip().splitlines()[-1].strip()
+from promises import ARTICLE, EXAMPLES, NUMBER, PROGRAMS, form, promised, text_of, tidy, told
 
 
 def run(program, folder, **environment):
@@ -37,13 +23,7 @@ def run(program, folder, **environment):
         text=True,
         timeout=600,
     )
-    lines = [" ".join(line.split()) for line in done.stdout.rstrip().splitlines()]
-    return done.returncode, lines, done.stderr
-
-
-def form(line):
-    """A line with a gap for each number."""
-    return NUMBER.sub("0", line)
+    return done.returncode, tidy(done.stdout), done.stderr
 
 
 def quick(path, folder):
@@ -55,17 +35,7 @@ def quick(path, folder):
     return copy
 
 
-def told(path, lines):
-    """Of what an example printed, the line that its docstring promises: the last one.
-
-    The first program prints a table, which goes on below that line.
-    """
-    if path.stem == "first_program":
-        lines = [line for line in lines if form(line) == form(promised(path))]
-    return lines[-1] if lines else ""
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_an_example_ends_as_it_promises(path, tmp_path):
     code, lines, errors = run(quick(path, tmp_path), tmp_path, FOLKMOOT_QUICK="1")
 
@@ -74,7 +44,7 @@ def test_an_example_ends_as_it_promises(path, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PROGRAMS, *ARTICLE], ids=lambda path: path.stem)
 def test_an_example_prints_the_numbers_that_it_promises(path, tmp_path):
     code, lines, errors = run(path, tmp_path)
 
@@ -85,12 +55,12 @@ def test_an_example_prints_the_numbers_that_it_promises(path, tmp_path):
     assert found == pytest.approx(numbers, rel=0.05, abs=0.02)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PROGRAMS, *ARTICLE], ids=lambda path: path.stem)
 def test_an_example_is_short_and_says_how_to_run_it(path):
     lines = text_of(path).splitlines()
 
     assert len(lines) <= 60
-    assert f"    python examples/{path.name}" in lines
+    assert f"    python examples/{path.relative_to(EXAMPLES).as_posix()}" in lines
 
 
 def test_digits_with_a_module_of_ones_own_take_fifteen_lines():
