@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from folkmoot.adapters import losses
 from folkmoot.adapters.arrays import Arrays, arrays, like, parts_of, refitted, tensors, tensors_of
 from folkmoot.core import tree as trees
 from folkmoot.core.algorithm import Batch
@@ -138,11 +139,7 @@ class Learning:
         else:
             with drawing(batch.key):
                 outputs = self.outputs({"params": params, "counts": counts}, batch.data)
-        rows = {m.name: m.measure(outputs, targets).double() for m in self.metrics}
-        if batch.weight is None:
-            return {name: values.sum(dim=0) for name, values in rows.items()}
-        real = (batch.weight > 0).double()
-        return {name: real @ values for name, values in rows.items()}
+        return losses.summed(self.metrics, outputs, targets, batch.weight)
 
     def outputs(self, state: Tree, data: Tree) -> Tensor:
         """Return what a state's learner predicts of data, in which the target may stand or not."""

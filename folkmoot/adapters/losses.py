@@ -1,7 +1,15 @@
-"""Losses by row of what other libraries predict: cross-entropy, wrong labels, squared error."""
+"""Losses by row of what other libraries predict: cross-entropy, wrong labels, squared error.
+
+Also how metrics of rows are added up.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from folkmoot.local.metrics import Metric
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -24,3 +32,14 @@ def square_error(outputs: Tensor, targets: Tensor) -> Tensor:
     # Outputs (rows, 1) against targets (rows,) would broadcast to (rows, rows) in silence.
     errors = outputs.reshape(targets.shape) - targets
     return errors.square().reshape(len(targets), -1).mean(dim=1)
+
+
+def summed(
+    metrics: Sequence[Metric], outputs: Any, targets: Any, weight: Tensor | None
+) -> dict[str, Tensor]:
+    """Return each metric's sums over rows, (k,) in float64, without those of weight 0."""
+    rows = {metric.name: metric.measure(outputs, targets).double() for metric in metrics}
+    if weight is None:
+        return {name: values.sum(dim=0) for name, values in rows.items()}
+    real = (weight > 0).double()
+    return {name: real @ values for name, values in rows.items()}
