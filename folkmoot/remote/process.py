@@ -1,0 +1,149 @@
+"""A site in a process of its own: forked, one thread of arithmetic, two pipes.
+
+The owner's messages come by a pipe of their own, to a thread of their own. The process dies with
+the one that has forked it, and is killed when its worker is closed: a ledger is written before it
+is acted on, so nothing that was spent is forgotten.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe
+from typing import NoReturn
+
+import torch
+
+from folkmoot.core.errors import InfrastructureError, SettingsError
+from folkmoot.engines.worker import end_with, keep_freed_memory
+from folkmoot.remote.messages import from_bytes, to_bytes
+from folkmoot.remote.site import Site
+
+
+class Forked:
+    """A site's process, as long as it is open."""
+
+    def __init__(self, name: str, build: Callable[[], Site]) -> None:
+        if not hasattr(os, "fork"):
+            raise SettingsError(
+                "A worker in a process of its own is forked, which this system cannot do. Leave "
+                "process=True out."
+            )
+        self.name, self.pid = name, 0
+        self.users, user_end = Pipe()
+        self.owners, owner_end = Pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            # Python warns where other threads run; none of ours hold a lock that a site takes.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if not pid:
+            _serve(parent, build, user_end, owner_end, (self.users, self.owners))
+        self.pid = pid
+        user_end.close()
+        owner_end.close()
+        try:
+            begun, _ = from_bytes(self._received(self.users))
+        except BaseException:
+            self.close()
+            raise
+        if begun != {}:
+            self.close()
+            raise SettingsError(f"Worker {name!r} could not begin: {begun['text']}")
+
+    def ask(self, connection: Connection, message: bytes) -> bytes:
+        """Send a message by one of the pipes and wait for its answer."""
+        if not self.pid:
+            raise InfrastructureError(
+                f"Worker {self.name!r} was closed, and all its objects with it. Make a new Worker."
+            )
+        # What has died takes nothing, and says why where an answer is waited for.
+        with contextlib.suppress(OSError):
+            connection.send_bytes(message)
+        return self._received(connection)
+
+    def close(self) -> None:
+        """Kill the process and wait for it."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            self._ended()
+
+    def _received(self, connection: Connection) -> bytes:
+        try:
+            return connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            pid, how = self.pid, self._ended()
+            raise InfrastructureError(
+                f"The process of worker {self.name!r} ({pid}) {how}, and all its objects are lost. "
+                "Signal 9 mostly means that memory ran out. Make a new Worker and send again."
+            ) from error
+
+    def _ended(self) -> str:
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        self.users.close()
+        self.owners.close()
+        if os.WIFSIGNALED(status):
+            return f"was ended by signal {os.WTERMSIG(status)}"
+        return f"ended with status {os.WEXITSTATUS(status)}"
+
+
+class Piped:
+    """One of the two ways to a forked site."""
+
+    def __init__(self, forked: Forked, connection: Connection) -> None:
+        self._forked, self._connection = forked, connection
+
+    def ask(self, message: bytes) -> bytes:
+        """Send a message and wait for its answer."""
+        return self._forked.ask(self._connection, message)
+
+    def close(self) -> None:
+        """End the process."""
+        self._forked.close()
+
+
+def _serve(
+    parent: int,
+    build: Callable[[], Site],
+    users: Connection,
+    owners: Connection,
+    others: tuple[Connection, ...],
+) -> NoReturn:
+    """Answer until nobody is left to ask; a process never returns from here."""
+    status = 1
+    try:
+        end_with(parent)
+        for connection in others:
+            connection.close()
+        # Ctrl-C reaches the whole group of processes; the parent decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        _answer_all(build, users, owners)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer_all(build: Callable[[], Site], users: Connection, owners: Connection) -> None:
+    try:
+        site = build()
+    except Exception as error:
+        users.send_bytes(to_bytes({"error": "failed", "text": str(error)}))
+        return
+    users.send_bytes(to_bytes({}))
+
+    def loop(connection: Connection, answer: Callable[[bytes], bytes]) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                connection.send_bytes(answer(connection.recv_bytes()))
+
+    threading.Thread(target=loop, args=(owners, site.answer_owner), daemon=True).start()
+    loop(users, site.answer)
+    site.close()
