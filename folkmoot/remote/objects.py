@@ -5,6 +5,7 @@ labels follow the memory. And a result that gradients can flow through keeps oth
 nobody holds any more: their bytes count as long as anything of that graph is held.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,11 +18,20 @@ from folkmoot.remote.policy import Policy
 
 Sort = int
 _SORTS: dict[Any, Sort] = {}
+_MOST_SORTS = 100_000
+_next_sort = itertools.count()
 
 
 def sort_of(outline: Outline, label: Label) -> Sort:
     """Return one number for a shape, a dtype, and a label but for which rows it is of."""
-    return _SORTS.setdefault((outline, label._replace(key=None)), len(_SORTS))
+    key = (outline, label.kind, label.rows, label.pure)
+    found = _SORTS.get(key)
+    if found is None:
+        if len(_SORTS) >= _MOST_SORTS:
+            # Numbers are never given twice, so what was judged by one of before holds.
+            _SORTS.clear()
+        found = _SORTS[key] = next(_next_sort)
+    return found
 
 
 class Graph:
@@ -81,8 +91,8 @@ class Objects:
         self._sharing: dict[int, list[Held]] = {}
         self._leaves: dict[int, Held] = {}
         """By their identity here."""
-        self._grads: dict[int, Held] = {}
-        """By the memory of a gradient that is held as an object: whose gradient it is."""
+        self._grads: dict[int, list[Held]] = {}
+        """By the memory of gradients, which torch lets several share: whose they are."""
         self.num_bytes = 0
 
     def __len__(self) -> int:
@@ -190,8 +200,7 @@ class Objects:
             if other is not held:
                 other.relabel(joined((other.label, label)))
         held.relabel(label)
-        leaf = self._grads.get(held.memory)
-        if leaf is not None:
+        for leaf in self._grads.get(held.memory, ()):
             leaf.grad_label = joined((leaf.grad_label, label))
 
     def _into_graph(self, held: Held, args: Iterable[Held]) -> None:
@@ -217,10 +226,12 @@ class Objects:
 
     def flowed(self, label: Label) -> None:
         """Note that gradients of an object with that label have come to the leaves."""
+        self._grads = {}
         for leaf in self._leaves.values():
             grad = leaf.tensor.grad
             if grad is None:
                 continue
+            self._grads.setdefault(memory_of(grad), []).append(leaf)
             came = joined((label, leaf.label))
             leaf.grad_label = joined((leaf.grad_label, came))
             for other in self._sharing.get(memory_of(grad), ()):
@@ -237,20 +248,18 @@ class Objects:
             raise RemoteError("no gradient has come to it.")
         self.refuse_more(leaf.num_bytes)
         # Another tensor of the same memory: what is known of an object stands in one place.
-        held = self.put(number, grad.detach(), leaf.grad_label, (), leaf.outline)
-        self._grads[held.memory] = leaf
+        self.put(number, grad.detach(), leaf.grad_label, (), leaf.outline)
 
     def set_grad(self, leaf: Held, value: Held | None) -> None:
         """Let something else stand in an object's `.grad`, or nothing."""
-        if leaf.tensor.is_leaf and leaf.tensor.grad is not None:
-            self._grads.pop(memory_of(leaf.tensor.grad), None)
         if value is None:
             leaf.tensor.grad, leaf.grad_label = None, PUBLIC
             return
         if value.outline != leaf.outline or not leaf.tensor.is_leaf:
             raise RemoteError("a gradient has the shape and dtype of its parameter.")
         # A copy: backward adds to it in place, and it may be the worker's data.
-        leaf.tensor.grad = value.tensor.detach().clone()
+        leaf.tensor.grad = grad = value.tensor.detach().clone()
+        self._grads.setdefault(memory_of(grad), []).append(leaf)
         leaf.grad_label = value.label if is_blend(value.label) else TANGLED
 
 

@@ -54,7 +54,11 @@ def label_of(call: Call) -> Label:
     # Rows of two tables, or in two orders, do not belong together.
     if rule is None or any(label.key != first.key for label in private):
         return TANGLED
-    kind, fewest = rule(call), min(label.rows for label in labels)
+    try:
+        kind, fewest = rule(call), min(label.rows for label in labels)
+    except (ValueError, TypeError, IndexError, AttributeError):
+        # Arguments in places where the rule does not look for them.
+        return TANGLED
     if call.name == "dropout" and call.get(2, "train"):
         # Of n rows a sum then holds about n (1 - p), other ones in each coordinate.
         fewest = math.floor(fewest * (1 - call.get(1, "p")))

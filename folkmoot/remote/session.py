@@ -141,6 +141,8 @@ class Session:
                     # One tensor is one object: what is known of it stands in one place.
                     tensor = tensor.view_as(tensor)
             outline = outcome.outlines[place]
+            if tensor.shape != outline.shape or tensor.dtype != outline.dtype:
+                raise RemoteError("its result is not of the shape that was judged.")
             self.objects.put(number, tensor, label, held, outline, sorts[place])
         for one in written:
             stays = label if inside else joined((one.label, _of_batch(label)))

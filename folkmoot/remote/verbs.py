@@ -55,7 +55,8 @@ def _backward(
     if len(parts) == 2 and parts[0].tensor.shape != parts[1].tensor.shape:
         raise RemoteError("the gradient that it is given has another shape.")
     start = parts[0].tensor
-    given = parts[1].tensor if len(parts) == 2 else None
+    # A copy: torch may keep it as a leaf's gradient, to which it later adds in place.
+    given = parts[1].tensor.clone() if len(parts) == 2 else None
     try:
         torch.autograd.backward(start, given, retain_graph=retain is True)
     except FAILS as error:

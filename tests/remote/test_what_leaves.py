@@ -84,6 +84,25 @@ def gradient_added_in_place(alice, x, y):
     return held
 
 
+def gradients_in_one_memory(alice, x, y):
+    """Gradients of what was concatenated share memory: what is written into one, and asked anew."""
+    a, b = (alice.send(torch.zeros(12, requires_grad=True)) for _ in range(2))
+    torch.cat([a, b]).sum().backward()
+    first, _ = a.grad, b.grad
+    first.copy_(x[7])
+    a._arrived = None
+    return a.grad
+
+
+def gradient_given(alice, x, y):
+    """A gradient that was given, and written into after it had flowed."""
+    weight = alice.send(torch.zeros(3, 4, requires_grad=True))
+    given = alice.send(torch.ones(12))
+    weight.view(12).backward(given)
+    given.copy_(x[7])
+    return weight.grad + given.sum()
+
+
 def weighed_loss(alice, x, y):
     """A loss with a weight of its own for each row."""
     weights = torch.zeros(ROWS, 12)
@@ -138,6 +157,8 @@ ATTEMPTS = {
     "running statistics": statistics_of_one_row,
     "a gradient exchanged": gradient_exchanged,
     "a gradient added to": gradient_added_in_place,
+    "gradients in one memory": gradients_in_one_memory,
+    "a gradient given": gradient_given,
 }
 
 
@@ -222,6 +243,17 @@ def test_data_are_not_written_to(alice, digits):
 
     with pytest.raises(fm.remote.Refused, match="clone"):
         alice.data["digits"].x.add_(1).sum().item()
+
+    assert torch.equal(digits[0], before)
+
+
+def test_data_are_no_memory_for_gradients(alice, digits):
+    before = digits[0].clone()
+    weight = alice.send(torch.zeros(256, 12, requires_grad=True))
+
+    for _ in range(2):
+        weight.view(-1).view(256, 12).backward(alice.data["digits"].x)
+    alice.flush()
 
     assert torch.equal(digits[0], before)
 
