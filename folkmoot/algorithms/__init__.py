@@ -2,6 +2,7 @@
 
 from folkmoot.algorithms.agnostic import agnostic as agnostic
 from folkmoot.algorithms.apfl import apfl as apfl
+from folkmoot.algorithms.cyclic import cyclic as cyclic
 from folkmoot.algorithms.ditto import ditto as ditto
 from folkmoot.algorithms.ef21 import ef21 as ef21
 from folkmoot.algorithms.fedasync import fedasync as fedasync
