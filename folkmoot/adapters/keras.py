@@ -5,6 +5,7 @@ The optimizer that a model was compiled with is not used: what a client's steps 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,14 +95,29 @@ def keras(
 
 
 def _builder(model_fn: Any) -> Callable[[], Any]:
+    """Return a function that builds the model in any thread as it is built in this one."""
+    config = library().config
     if isinstance(model_fn, library().Model):
-        return lambda: _copied(model_fn)
-    if isinstance(model_fn, type) or not callable(model_fn):
+        build = functools.partial(_copied, model_fn)
+    elif isinstance(model_fn, type) or not callable(model_fn):
         raise SettingsError(
             "fm.keras() needs a function that builds a Keras model, but was given "
             f"{model_fn!r}. Pass one such as lambda: keras.Sequential([...])."
         )
-    return model_fn
+    else:
+        build = model_fn
+    policy = config.dtype_policy()
+
+    def built_alike() -> Any:
+        # Precision is a setting of each thread's own.
+        before = config.dtype_policy()
+        config.set_dtype_policy(policy)
+        try:
+            return build()
+        finally:
+            config.set_dtype_policy(before)
+
+    return built_alike
 
 
 def _copied(model: Any) -> Any:

@@ -205,6 +205,22 @@ def test_two_workers_give_the_bits_of_one(clients):
     assert all(torch.equal(*pair) for pair in pairs)
 
 
+def test_threads_have_layers_of_their_own_and_give_the_same_bits(clients):
+    objective = adapters.keras(
+        builder(lambda: layers.Reshape((3, 2)), lambda: layers.LSTM(4, dropout=0.3))
+    )
+    algorithm = fm.fedavg(fm.local.sgd(objective, lr=0.1, batch_size=4))
+
+    one, two = (
+        fm.run(algorithm, clients, rounds=1, progress=False, engine=engine)
+        for engine in (fm.engines.sequential(), fm.engines.parallel(2, threads=True))
+    )
+
+    assert two.settings["engine"] == "parallel (2 threads)"
+    pairs = zip(one.state_dict.values(), two.state_dict.values(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
 def test_mapped_over_clients_it_trains_as_one_after_another(clients):
     objective = adapters.keras(builder(dense, layers.BatchNormalization, RANDOM["dropout"]))
     algorithm = fm.fedavg(fm.local.sgd(objective, lr=0.1, batch_size=4))
