@@ -43,6 +43,12 @@ def sent(codec: Codec, kept: Tree | None, broadcast: Tree, key: int) -> Sent:
     vector, leaves = large(broadcast)
     if kept is None:
         return Sent(broadcast, {"codec": laid_for(codec, len(vector)), "held": vector})
+    if len(vector) != len(kept["held"]):
+        raise SettingsError(
+            f"compress_down={codec.name} sends differences, but this broadcast has {len(vector):,} "
+            f"numbers and the one before had {len(kept['held']):,}: the model grows. Leave "
+            "compress_down= out."
+        )
     arrived, _ = travelled(codec, kept["codec"], vector - kept["held"], key)
     held = kept["held"] + arrived
     return Sent(put_back(broadcast, leaves, held), {**kept, "held": held})

@@ -205,3 +205,11 @@ REFUSED = {
 def test_what_cannot_be_a_broadcast_is_refused(codec, said):
     with pytest.raises(SettingsError, match=said):
         run(codec)
+
+
+def test_a_broadcast_that_grows_is_refused():
+    codec = down_codec(fm.codecs.quantize(8))
+    first = sent(codec, None, {"params": {"w": torch.zeros(4)}}, 0)
+
+    with pytest.raises(SettingsError, match="5 numbers and the one before had 4: the model grows"):
+        sent(codec, first.kept, {"params": {"w": torch.zeros(5)}}, 1)
