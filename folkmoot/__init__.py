@@ -71,6 +71,7 @@ _HOMES = {
     "RoundError": "folkmoot.core.errors:RoundError",
     "SettingsError": "folkmoot.core.errors:SettingsError",
     # Rooms
+    "adapters": "folkmoot.adapters",
     "aggregators": "folkmoot.aggregators",
     "algorithms": "folkmoot.algorithms",
     "audit": "folkmoot.audit",
