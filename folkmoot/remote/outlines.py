@@ -88,6 +88,12 @@ def outcome(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> 
     return found
 
 
+def warm() -> None:
+    """Let torch load what its first meta runs need, a second's work that forks then need not do."""
+    x = meta(Outline((2, 2), torch.float32), wants_grad=True)
+    torch.relu(x @ x)
+
+
 def _run(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Outcome:
     # What is written into would keep a history, and options such as weights have no gradients.
     flowing = not operator.writes

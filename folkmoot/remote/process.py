@@ -6,6 +6,7 @@ is acted on, so nothing that was spent is forgotten.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ import torch
 from folkmoot.core.errors import InfrastructureError, SettingsError
 from folkmoot.engines.worker import end_with, keep_freed_memory
 from folkmoot.remote.messages import from_bytes, to_bytes
+from folkmoot.remote.outlines import warm
 from folkmoot.remote.site import Site
 
 
@@ -35,6 +37,7 @@ class Forked:
         self.name, self.pid = name, 0
         self.users, user_end = Pipe()
         self.owners, owner_end = Pipe()
+        warm()
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
@@ -125,6 +128,8 @@ def _serve(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)
         keep_freed_memory()
+        # What came with the fork is not looked through again, and its pages stay shared.
+        gc.freeze()
         _answer_all(build, users, owners)
         status = 0
     finally:
