@@ -47,6 +47,7 @@ HOSTILE = {
     "classes without end": ["one_hot", [2], [{"p": 2}, 1 << 40]],
     "sizes that are NaN": ["expand", [2], [OBJECT, {"f": "nan"}, 3]],
     "sizes below 0": ["expand", [2], [OBJECT, -7, 3]],
+    "a division that ends processes": ["div", [2], [OBJECT, -1], {"rounding_mode": "trunc"}, True],
     "a hostile slice": ["getitem", [2], [OBJECT, {"s": [0, 1, 0]}]],
     "a verb with too much": ["backward", [], [OBJECT, None, False, 1]],
     "a verb without objects": ["backward", [], [1, 2, 3]],
