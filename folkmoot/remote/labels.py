@@ -64,10 +64,11 @@ def is_blend(label: Label) -> bool:
 
 def joined(labels: Iterable[Label]) -> Label:
     """Return the label of what any operator makes of public and mixed objects; else tangled."""
-    fewest = math.inf
+    thinnest = PUBLIC
     for label in labels:
         if label.kind is Kind.MIXED:
-            fewest = min(fewest, label.rows)
+            if label.rows < thinnest.rows:
+                thinnest = label
         elif label.kind is not Kind.PUBLIC:
             return TANGLED
-    return PUBLIC if fewest == math.inf else mixed(fewest)
+    return thinnest

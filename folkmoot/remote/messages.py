@@ -116,7 +116,7 @@ def _tagged(tag: str, inside: Any, words: Collection[str], find: Find, depth: in
 
 def to_bytes(header: Mapping[str, Any], arrays: Mapping[str, Tensor] | None = None) -> bytes:
     """Write a message: plain JSON and arrays by name."""
-    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    text = _ENCODER.encode(header).encode()
     return b"".join(
         (len(text).to_bytes(4, "little"), text, wire.to_bytes(dict(arrays)) if arrays else b"")
     )
@@ -132,7 +132,7 @@ def from_bytes(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         if end > len(data):
             raise ValueError("it was cut short")
-        header = json.loads(data[4:end], parse_constant=_refuse)
+        header = _DECODER.decode(data[4:end].decode())
         arrays, _ = wire.from_bytes(data[end:]) if len(data) > end else ({}, {})
     except (ValueError, RecursionError, CheckpointError) as error:
         raise RemoteError(f"{len(data)} bytes came that are no message.") from error
@@ -143,3 +143,7 @@ def from_bytes(data: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _refuse(word: str) -> float:
     raise ValueError(f"{word} is no JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

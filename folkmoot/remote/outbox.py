@@ -83,7 +83,7 @@ class Outbox:
 
     def add_to_list(self, name: str, outs: list[Ticket], arg: Any) -> None:
         """Let an operation wait that takes a list: calls that follow each other become one."""
-        last = self._program[-1] if self._program and not self._forgotten else None
+        last = self._program[-1] if self._program else None
         if last and last[0] == name and len(last[2][0]) < _MOST_LISTED:
             last[1] += [one.number for one in outs]
             last[2][0].append(arg)
