@@ -32,6 +32,30 @@ def _item_set(x: Tensor, index: Any, value: Any) -> Tensor:
     return x
 
 
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    *rest: Any,
+) -> Tensor:
+    """Normalize, and write running statistics so that torch counts it.
+
+    torch writes them without saying so. A graph that has read them would flow back through what
+    they have become, which its own label does not know of; after a `copy_`, torch refuses that.
+    """
+    if not training or mean is None or var is None:
+        return torch.batch_norm(x, weight, bias, mean, var, training, *rest)
+    after = mean.clone(), var.clone()
+    found = torch.batch_norm(x, weight, bias, *after, training, *rest)
+    with torch.no_grad():
+        mean.copy_(after[0])
+        var.copy_(after[1])
+    return found
+
+
 def _pad(x: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
     if mode != "constant":
         raise ValueError(f"pad at a worker fills with a constant, not by {mode!r}")
@@ -39,7 +63,7 @@ def _pad(x: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Ten
 
 
 _TORCH = """
-    abs add addcdiv addcmul addmm all amax amin any argmax argmin argsort batch_norm bitwise_and
+    abs add addcdiv addcmul addmm all amax amin any argmax argmin argsort bitwise_and
     bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clone conv1d conv2d cos cosh
     count_nonzero cumsum detach div dropout embedding eq erf exp expm1 flatten floor
     floor_divide gather ge group_norm gt index_select isfinite isinf isnan layer_norm le lerp log
@@ -61,18 +85,14 @@ _WRITING = """
 """
 
 LOSSES = frozenset(_LOSSES.split())
-# torch.batch_norm writes its running statistics, the fourth and the fifth.
-_STATISTICS = (3, 4)
 
 OPERATORS = {
-    **{
-        name: Operator(name, getattr(torch, name), _STATISTICS if name == "batch_norm" else ())
-        for name in _TORCH.split()
-    },
+    **{name: Operator(name, getattr(torch, name)) for name in _TORCH.split()},
     **{name: Operator(name, getattr(Tensor, name)) for name in _METHODS.split()},
     **{name: Operator(name, getattr(torch._C._nn, name)) for name in _BELOW.split()},
     **{name: Operator(name, getattr(F, name)) for name in _LOSSES.split()},
     **{name: Operator(name, getattr(Tensor, name), (0,)) for name in _WRITING.split()},
+    "batch_norm": Operator("batch_norm", _batch_norm, (3, 4)),
     "getitem": Operator("getitem", Tensor.__getitem__),
     "setitem": Operator("setitem", _item_set, (0,)),
     "to": Operator("to", _to),

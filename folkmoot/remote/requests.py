@@ -13,6 +13,7 @@ from folkmoot.remote.objects import Held
 
 _MOST_REASON = 1000
 _MOST_WAITING = 1000
+_MOST_BYTES = 256 << 20
 
 
 @dataclass
@@ -44,6 +45,9 @@ class Requests:
             raise RemoteError(f"A request says why, in at most {_MOST_REASON} letters.")
         if sum(one.state == "waiting" for one in self._all.values()) >= _MOST_WAITING:
             raise Refused("Too many requests are waiting for the worker's owner.")
+        kept = sum(one.value.nbytes for one in self._all.values())
+        if kept + held.num_bytes > _MOST_BYTES:
+            raise Refused(f"Requests hold {kept:,} of {_MOST_BYTES:,} bytes; ask for less.")
         number = len(self._all) + 1
         value = held.tensor.detach().clone()
         self._all[number] = Request(session, value, str(held.label), why)
@@ -83,14 +87,16 @@ class Requests:
 
     def value(self, number: Any) -> Tensor:
         """Return what a request asks for, for the owner to look at."""
-        return self._waiting(number).value
+        return self._of(number).value
 
     def decide(self, number: Any, approved: bool, reason: str) -> None:
         """Approve or deny."""
-        found = self._waiting(number)
+        found = self._of(number)
         found.state, found.reason = ("approved" if approved else "denied"), reason
+        if not approved:
+            found.value = found.value[:0] if found.value.dim() else found.value * 0
 
-    def _waiting(self, number: Any) -> Request:
+    def _of(self, number: Any) -> Request:
         if number not in self._all:
             raise RemoteError(f"There is no request {number}; there are {len(self._all)}.")
         return self._all[number]

@@ -131,8 +131,10 @@ def _along(call: Call) -> Kind | None:
 
 
 def _linear(call: Call) -> Kind | None:
-    rest = (*call.args[1:], *call.kwargs.values())
-    return Kind.ROWS if _is_rows(call.args[0], 2) and _shared(rest) else None
+    # A bias of two axes would be one for each row.
+    flat = all(one.outline.shape[1:] == () for one in call.held[2:])
+    rest = (*call.args[1:], call.kwargs)
+    return Kind.ROWS if flat and _is_rows(call.args[0], 2) and _shared(rest) else None
 
 
 def _matmul(call: Call) -> Kind | None:

@@ -83,7 +83,8 @@ class Worker:
             self._channel = Piped(forked, forked.users)
             self.owner = Owner(Piped(forked, forked.owners))
             """Who approves requests; not to be had on a channel."""
-            weakref.finalize(self, forked.close)
+            # As long as anybody's session or pointer is there, so is the process.
+            weakref.finalize(self._channel, forked.close)
         else:
             site = Site(name, tables, rules)
             self._channel = Direct(site.answer, site.close)

@@ -103,6 +103,14 @@ def gradient_given(alice, x, y):
     return weight.grad + given.sum()
 
 
+def a_bias_of_each_row(alice, x, y):
+    """A bias that has one number for each row has a gradient for each row."""
+    bias = alice.send(torch.zeros(ROWS, 4, requires_grad=True))
+    outputs = F.linear(x, alice.send(torch.ones(4, 12)), bias)
+    (outputs**2).sum().backward()
+    return bias.grad
+
+
 def weighed_loss(alice, x, y):
     """A loss with a weight of its own for each row."""
     weights = torch.zeros(ROWS, 12)
@@ -159,6 +167,7 @@ ATTEMPTS = {
     "a gradient added to": gradient_added_in_place,
     "gradients in one memory": gradients_in_one_memory,
     "a gradient given": gradient_given,
+    "a bias of each row": a_bias_of_each_row,
 }
 
 
@@ -245,6 +254,20 @@ def test_data_are_not_written_to(alice, digits):
         alice.data["digits"].x.add_(1).sum().item()
 
     assert torch.equal(digits[0], before)
+
+
+def test_statistics_that_have_changed_since_let_no_gradient_flow(alice):
+    x, _ = alice.data["digits"]
+    mean, var = alice.send(torch.zeros(12)), alice.send(torch.ones(12))
+    weight = alice.send(torch.ones(2, 12, requires_grad=True))
+    loss = F.batch_norm(weight, mean, var).sum()
+
+    # Of two rows, whose variance would be in the gradient of a loss that is public.
+    F.batch_norm(x[7:9], mean, var, training=True, momentum=1.0)
+    loss.backward()
+
+    with pytest.raises(fm.remote.RemoteError, match="modified by an inplace operation"):
+        weight.grad.get()
 
 
 def test_data_are_no_memory_for_gradients(alice, digits):

@@ -43,6 +43,15 @@ def test_a_worker_that_nobody_holds_is_ended():
         os.kill(pid, 0)
 
 
+def test_a_worker_lives_as_long_as_anything_that_points_to_it():
+    alice = fm.Worker("alice", process=True)
+    x = alice.send(torch.ones(3))
+
+    del alice
+
+    assert x.sum().item() == 3
+
+
 def test_hostile_bytes_leave_a_process_alive():
     with fm.Worker("alice", process=True) as alice:
         for message in (b"", b"\xff" * 9, b"[" * 300_000):
