@@ -39,6 +39,7 @@ _HOMES = {
     "run": "folkmoot.train.run:run",
     # What is learnt
     "classifier": "folkmoot.local.kinds:classifier",
+    "keras": "folkmoot.adapters:keras",
     "language_model": "folkmoot.local.kinds:language_model",
     "objective": "folkmoot.local.objective:objective",
     "regressor": "folkmoot.local.kinds:regressor",

@@ -36,7 +36,7 @@ def model_fn():
 
 keras.utils.set_random_seed(0)
 clients, test = fm.data.load("mnist_writers")
-work = fm.local.sgd(fm.adapters.keras(model_fn), lr=0.02, epochs=5, batch_size=20)
+work = fm.local.sgd(fm.keras(model_fn), lr=0.02, epochs=5, batch_size=20)
 process = fm.process(fm.fedavg(work, server=fm.optimizers.sgd(1.0)), seed=0)
 
 state = process.initialize()

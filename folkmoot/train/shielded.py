@@ -79,7 +79,9 @@ def _variances(objective: Any) -> tuple[str, ...]:
         return ()
     layers = module.named_modules()
     kind = nn.modules.batchnorm._NormBase
-    return tuple(f"{name}.running_var" for name, layer in layers if isinstance(layer, kind))
+    found = [(name, layer) for name, layer in layers if isinstance(layer, kind)]
+    # A Keras layer says what its variance is called.
+    return tuple(f"{name}.{getattr(layer, 'variance', 'running_var')}" for name, layer in found)
 
 
 def _mended(state: Tree, variances: tuple[str, ...]) -> Tree:
