@@ -41,7 +41,7 @@ class Ensemble:
     def metrics(self) -> tuple[Metric, ...]:
         """Loss and accuracy, or loss, RMSE and MAE."""
         loss = losses.cross_entropy if self.classes else losses.square_error
-        judged = (metrics.accuracy(),) if self.classes else (metrics.rmse(), metrics.mae())
+        judged = (losses.accuracy(),) if self.classes else (metrics.rmse(), metrics.mae())
         return metrics.mean_of("loss", loss, "lower"), *judged
 
     def init(self) -> Tree:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from folkmoot.adapters.sklearn import sklearn
+from folkmoot.adapters.stated import column
 from folkmoot.aggregators import total, weighted_mean
 from folkmoot.core import tree as trees
 from folkmoot.core.aggregator import Update
 from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Round, Seen, Task
-from folkmoot.core.errors import ClientError, SettingsError, not_negative, positive
+from folkmoot.core.errors import SettingsError, not_negative, positive
 from folkmoot.core.tree import Tree
 
 
@@ -82,12 +83,8 @@ def _products(plain: LocalWork, inputs: int) -> LocalWork:
         return {"products": torch.zeros(inputs + 2, inputs + 2, dtype=torch.float64)}
 
     def step(work: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
+        column(batch.data["x"], batch.data["y"], inputs)
         x, y = batch.data["x"].double(), batch.data["y"].double().reshape(-1, 1)
-        if x.dim() != 2 or x.shape[1] != inputs or len(x) != len(y):
-            raise ClientError(
-                f"Leaves 'x' {tuple(x.shape)} and 'y' {tuple(batch.data['y'].shape)} are not "
-                f"(rows, {inputs}) and (rows,)."
-            )
         columns = torch.cat([x, torch.ones_like(y), y], dim=1)
         return {"products": columns.T @ columns / len(x)}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from folkmoot.local import metrics as metric
 from folkmoot.local.metrics import Metric
 
 
@@ -25,6 +26,12 @@ def wrong(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return 1 for each row whose label the decision values miss, in the shapes of logits."""
     guess = (outputs > 0) if outputs.dim() == 1 else outputs.argmax(dim=1)
     return (guess != targets.reshape(len(outputs))).double()
+
+
+def accuracy() -> Metric:
+    """Share of right labels, which may be (rows, 1) beside decision values of any shape."""
+    right = metric.mean_of("accuracy", lambda outputs, targets: 1 - wrong(outputs, targets))
+    return right._replace(most=1.0)
 
 
 def square_error(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ import numpy as np
 
 from folkmoot.adapters import losses
 from folkmoot.adapters.functions import functions
+from folkmoot.adapters.stated import column, is_whole, whole
 from folkmoot.core.algorithm import LocalWork
-from folkmoot.core.errors import ClientError, SettingsError, positive
+from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree
 from folkmoot.local import metrics
 
@@ -61,7 +62,7 @@ def sklearn(
             that need all data in one place, or a number is out of range.
     """
     linear = _library()
-    positive(inputs=inputs, epochs=epochs)
+    whole(inputs=inputs, epochs=epochs)
     way = _way(linear, estimator, classes)
     if epochs != 1 and way != "steps":
         raise SettingsError(
@@ -77,7 +78,7 @@ def sklearn(
         functools.partial(_fit, fits[way], classes, epochs),
         predict=_decide if classes else _predict,
         loss=_loss(estimator, classes),
-        metrics=(metrics.accuracy(),) if classes else (metrics.rmse(), metrics.mae()),
+        metrics=(losses.accuracy(),) if classes else (metrics.rmse(), metrics.mae()),
     )
 
 
@@ -102,7 +103,7 @@ def _way(linear: Any, estimator: Any, classes: int | None) -> str:
             f"sklearn() takes a linear estimator, one of {', '.join(known)}, but was given {kind}. "
             "Anything else that learns enters by fm.adapters.functions(...)."
         )
-    if name in _CLASSIFIERS and (not isinstance(classes, int) or classes < 2):
+    if name in _CLASSIFIERS and not is_whole(classes, 2):
         raise SettingsError(
             f"A {name} must know how many classes there are in all, for a client may lack some: "
             f"classes= must be a whole number of at least 2, but is {classes!r}."
@@ -158,6 +159,11 @@ def _started(estimator: Any, inputs: int, classes: int | None) -> Any:
             f"The fitted {type(estimator).__name__} has coef_ of shape {found.shape}, but inputs="
             f"{inputs}, classes={classes} ask for {shape}."
         )
+    elif classes is not None and list(estimator.classes_) != list(range(classes)):
+        raise SettingsError(
+            f"The fitted {type(estimator).__name__} tells apart {list(estimator.classes_)}, but "
+            f"here labels count from 0 to {classes - 1}. Fit it to such labels."
+        )
     else:
         first.coef_ = np.array(found, dtype=np.float64)
         first.intercept_ = np.array(estimator.intercept_, dtype=np.float64)
@@ -178,15 +184,8 @@ def _set(estimator: Any, arrays: dict[str, Any]) -> None:
 def _fit(fit: Any, classes: int | None, epochs: int, estimator: Any, data: Tree) -> None:
     from sklearn.exceptions import ConvergenceWarning
 
-    x, y = data["x"].astype(np.float64), data["y"]
-    y = y.reshape(len(y)) if y.size == len(y) else y
-    if classes is not None:
-        strange = sorted({int(label) for label in np.unique(y)} - set(range(classes)))
-        if strange:
-            raise ClientError(
-                f"Leaf 'y' holds the label {strange[0]}, but there are {classes} classes, 0 to "
-                f"{classes - 1}. Count labels from 0, or state more classes."
-            )
+    y = column(data["x"], data["y"], estimator.n_features_in_, classes)
+    x = data["x"].astype(np.float64)
     with _one_thread(), warnings.catch_warnings():
         # A round may be cut short on purpose: max_iter=1 is one step.
         warnings.simplefilter("ignore", ConvergenceWarning)

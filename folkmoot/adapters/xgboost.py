@@ -22,11 +22,12 @@ from torch import Tensor
 
 from folkmoot.adapters import trees
 from folkmoot.adapters.ensemble import Ensemble, forest_of, learns, library, model_of
+from folkmoot.adapters.stated import column, is_whole, whole
 from folkmoot.adapters.trees import Forest
 from folkmoot.core.aggregator import EACH, Aggregator, State, Update
 from folkmoot.core.algorithm import Algorithm, Batch, LocalWork, Plan, Round, Seen, Task
 from folkmoot.core.codec import Bounds, Layout
-from folkmoot.core.errors import ClientError, QuorumError, SettingsError, did_you_mean, positive
+from folkmoot.core.errors import QuorumError, SettingsError, did_you_mean, positive
 from folkmoot.core.tree import Tree, num_bytes
 
 _SETTINGS = (
@@ -73,12 +74,13 @@ def xgboost(
             about growing a tree.
     """
     library()
-    positive(inputs=inputs, trees_a_round=trees_a_round, depth=depth, lr=lr)
+    whole(inputs=inputs, trees_a_round=trees_a_round, depth=depth)
+    positive(lr=lr)
     if depth > 16:
         raise SettingsError(
             f"depth must be at most 16, for trees travel with room, but is {depth}."
         )
-    if classes is not None and (not isinstance(classes, int) or classes < 2):
+    if classes is not None and not is_whole(classes, 2):
         raise SettingsError(
             "classes must be a whole number of at least 2, or None for numbers, but is "
             f"{classes!r}."
@@ -117,10 +119,9 @@ def _boosting(ensemble: Ensemble, trees_a_round: int, settings: Mapping[str, Any
         return {"grown": trees.empty(number, ensemble.depth)._asdict()}
 
     def step(work: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        x, y = batch.data["x"].float(), batch.data["y"].numpy()
-        _refuse_labels(ensemble.classes, y)
-        xgb = library()
-        rows = xgb.DMatrix(x.numpy(), label=y.reshape(len(x), -1)[:, 0], nthread=1)
+        y = column(batch.data["x"], batch.data["y"], ensemble.inputs, ensemble.classes)
+        x, xgb = batch.data["x"].float(), library()
+        rows = xgb.DMatrix(x.numpy(), label=y, nthread=1)
         # The ensemble is where boosting begins: no model of strangers is loaded, only added up.
         rows.set_base_margin(ensemble.said(forest_of(sent), x).float().numpy())
         options = {**settings, **learns(ensemble), "seed": int(batch.key) & 0x7FFFFFFF}
@@ -177,12 +178,3 @@ def _parted(forest: Forest) -> tuple[Tree, Tree]:
 def forest_in(value: Tree, counts: Tree) -> Forest:
     """Return the trees of an update, or of what has come of several."""
     return Forest(counts["feature"], value["number"], counts["missing_left"])
-
-
-def _refuse_labels(classes: int | None, y: Any) -> None:
-    strange = [] if classes is None else sorted({int(label) for label in y} - {*range(classes)})
-    if strange:
-        raise ClientError(
-            f"Leaf 'y' holds the label {strange[0]}, but there are {classes} classes, 0 to "
-            f"{classes and classes - 1}. Count labels from 0, or state more classes."
-        )

@@ -209,11 +209,14 @@ def test_a_fitted_estimator_is_the_first_model():
         (linear.LogisticRegression(class_weight="balanced"), {"classes": 2}, "different losses"),
         (linear.SGDClassifier(average=True), {"classes": 2}, "second model"),
         (linear.SGDRegressor(early_stopping=True), {}, "early_stopping"),
+        (linear.LogisticRegression(), {"classes": 2.0}, r"at least 2, but is 2\.0"),
+        (linear.Perceptron(), {"classes": 2, "epochs": 1.5}, r"epochs must be a whole .* 1\.5"),
         (linear.LinearRegression(), {"classes": 2}, "learns numbers"),
         (linear.LinearRegression(), {"epochs": 3}, "Leave epochs= out"),
         (linear.LinearRegression, {}, "the class LinearRegression"),
         (linear.HuberRegressor(), {}, r"fm.adapters.functions"),
         (linear.Ridge().fit([[1.0], [2.0]], [1.0, 2.0]), {}, r"coef_ of shape \(1,\)"),
+        (linear.Perceptron().fit(np.eye(3), ["a", "b", "b"]), {"classes": 2}, "from 0 to 1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence(estimator, options, sentence):
@@ -221,13 +224,30 @@ def test_what_cannot_be_is_refused_with_a_sentence(estimator, options, sentence)
         sklearn(estimator, inputs=3, **options)
 
 
-def test_a_label_beyond_the_stated_classes_is_told_with_its_client():
-    work = sklearn(linear.Perceptron(), inputs=2, classes=2)
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        (torch.zeros(3, 2), torch.tensor([0, 1, 2]), "holds the label 2"),
+        (torch.zeros(3, 2), torch.tensor([0, 1, 0.5]), r"holds the label 0\.5"),
+        (torch.zeros(3, 2), torch.zeros(3, 2), r"'y' \(3, 2\) are not"),
+        (torch.zeros(3, 4), torch.tensor([0, 1, 0]), r"'x' \(3, 4\) .* not \(rows, 2\)"),
+    ],
+)
+def test_rows_that_are_not_as_stated_are_told_with_their_client(x, y, sentence):
+    work = sklearn(linear.LogisticRegression(), inputs=2, classes=2)
 
-    with pytest.raises(fm.ClientError, match="holds the label 2") as caught:
-        run(work, {"oslo": (torch.zeros(3, 2), torch.tensor([0, 1, 2]))})
+    with pytest.raises(fm.ClientError, match=sentence) as caught:
+        run(work, {"oslo": (x, y)})
 
     assert "'oslo'" in "".join(caught.value.__notes__)
+
+
+def test_labels_in_a_column_are_labels():
+    x = torch.eye(3).repeat(10, 1)
+    y = torch.arange(3).repeat(10)[:, None]
+    work = sklearn(linear.LogisticRegression(), inputs=3, classes=np.int64(3))
+
+    assert run(work, {0: (x, y)}, test=(x, y)).metrics["test_accuracy"] == 1
 
 
 def test_without_the_library_a_sentence_names_the_extra(monkeypatch):

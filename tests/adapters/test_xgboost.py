@@ -251,6 +251,7 @@ def test_trees_show_no_gradient():
         ({"settings": {"nthread": 4}}, "no parameter for growing"),
         ({"lr": 0}, "lr must be"),
         ({"trees_a_round": 0}, "trees_a_round must be"),
+        ({"depth": 2.5}, "depth must be a whole number"),
     ],
 )
 def test_options_that_cannot_be_are_refused_with_a_sentence(options, sentence):
@@ -264,8 +265,19 @@ def test_rows_of_another_shape_and_strange_labels_are_told_with_their_client():
     with pytest.raises(fm.ClientError, match=r"\(rows, 3\)") as caught:
         run(algorithm, {"oslo": (torch.zeros(4, 2), torch.zeros(4))})
     assert "'oslo'" in "".join(caught.value.__notes__)
-    with pytest.raises(fm.ClientError, match="holds the label 2"):
-        run(algorithm, {"oslo": (torch.zeros(4, 3), torch.tensor([0, 1, 2, 1]))})
+    for strange in (2.0, 0.5, -0.5):
+        with pytest.raises(fm.ClientError, match=f"holds the label {strange:g}"):
+            run(algorithm, {"oslo": (torch.zeros(4, 3), torch.tensor([0, 1, strange, 1]))})
+    with pytest.raises(fm.ClientError, match=r"'y' \(4, 2\) are not"):
+        run(xgboost(inputs=3), {"oslo": (torch.zeros(4, 3), torch.zeros(4, 2))})
+
+
+def test_labels_in_a_column_are_labels():
+    x = torch.eye(3).repeat(10, 1)
+    y = torch.arange(3).repeat(10)[:, None]
+    algorithm = xgboost(inputs=3, classes=np.int64(3), depth=2)
+
+    assert run(algorithm, {0: (x, y)}, 2, test=(x, y)).metrics["test_accuracy"] == 1
 
 
 def test_without_the_library_a_sentence_names_the_extra(monkeypatch):
