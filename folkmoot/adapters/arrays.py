@@ -59,15 +59,17 @@ def _named(found: Arrays, above: str) -> Iterator[tuple[str, Any]]:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
     try:
-        return torch.from_numpy(np.array(value))
+        given = isinstance(value, Tensor)
+        found = value.detach().cpu().clone() if given else torch.from_numpy(np.array(value))
+        if found.is_complex():
+            raise TypeError("a mean of models is one of real numbers")
     except (TypeError, ValueError) as error:
         raise SettingsError(
             f"get() returns {name!r} as a {type(value).__name__} that is no array of numbers: "
             f"{error}."
         ) from error
+    return found
 
 
 def like(found: Arrays, leaves: Tree, above: str) -> Arrays:
@@ -85,7 +87,10 @@ def like(found: Arrays, leaves: Tree, above: str) -> Arrays:
     leaf = leaves[above].detach().clone()
     if isinstance(found, Tensor):
         return leaf
-    return leaf.numpy() if isinstance(found, np.ndarray) else leaf.item()
+    if isinstance(found, np.generic):
+        # A number of numpy has a dtype, which one of Python would lose.
+        return leaf.numpy()[()]
+    return leaf.item() if isinstance(found, bool | int | float) else leaf.numpy()
 
 
 def parts_of(leaves: dict[str, Tensor]) -> Tree:

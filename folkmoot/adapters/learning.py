@@ -157,6 +157,12 @@ class Learning:
                 f"get() returns no floating array of a {type(self.learner).__name__}, so there is "
                 "nothing to learn. Return its parameters, and give them a shape before training."
             )
+        for name, leaf in state["params"].items():
+            if not leaf.isfinite().all():
+                raise SettingsError(
+                    f"get() returns {name!r} with a NaN or an infinity, and it is the first global "
+                    "model. Begin with finite numbers, such as zeros."
+                )
         try:
             self.module(state)
         except KeyError as error:

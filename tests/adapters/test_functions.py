@@ -137,6 +137,36 @@ def test_global_generators_are_where_they_were():
     assert torch.equal(before[2], after[2])
 
 
+@pytest.mark.parametrize(
+    "number", [np.float32(1), np.int32(1), np.float64(1), np.bool_(1), 1, 1.0, True], ids=repr
+)
+def test_a_number_keeps_its_type_and_dtype_over_rounds(number):
+    class Learner:
+        w, more = np.zeros(1), number
+
+    def put(learner, arrays):
+        learner.w, learner.more = arrays["w"], arrays["more"]
+
+    def fit(learner, data):
+        learner.w += 1
+
+    work = functions(Learner(), lambda one: {"w": one.w, "more": one.more}, put, fit)
+    learnt = run(work, 2).model.learner
+
+    assert (type(learnt.more), learnt.more, learnt.w) == (type(number), 1, [2])
+
+
+def test_what_numpy_takes_for_an_array_is_given_back_as_one():
+    pandas = pytest.importorskip("pandas")
+
+    def fit(learner, data):
+        learner["w"] = pandas.Series(learner["w"]) + 1
+
+    work = functions({"w": pandas.Series([0.0, 1.0])}, dict, dict.update, fit)
+
+    assert run(work, 2).model.learner["w"].tolist() == [2, 3]
+
+
 def test_arrays_may_lie_in_lists_and_be_tensors():
     class Lists:
         parts = (torch.zeros(2, dtype=torch.float64), [np.zeros(1)])
@@ -248,6 +278,8 @@ def test_a_set_that_forgets_a_leaf_is_told():
         (lambda: line(predict=predict), "give predict= and loss="),
         (lambda: line(get=lambda learner: learner.w), "in a dict or a list"),
         (lambda: line(get=lambda learner: {"w": "text"}), "'w' as a str that is no array"),
+        (lambda: line(get=lambda learner: {"w": np.array([1j])}), "'w' as a .* real numbers"),
+        (lambda: line(get=lambda learner: {"w": np.array([np.nan])}), "'w' with a NaN"),
         (lambda: line(get=lambda learner: {"n": np.array([1])}, set=lambda *_: 0), "no floating"),
         (lambda: line(learner=(n for n in [1])), "cannot be copied"),
         (lambda: line(set=lambda learner, arrays: setattr(learner, "w", arrays["line"]["w"] + 1)),
