@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
     mean: float
     half_width: float
-    """NaN of one seed."""
+    """NaN of one seed, and where a value is a NaN or infinite."""
 
     def __str__(self) -> str:
         if math.isnan(self.half_width) or self.half_width == 0:
@@ -131,16 +131,28 @@ def compare(ways: Mapping[str, Way], *, seeds: Iterable[int] = range(5)) -> Comp
         seeds: Which; the same for all ways, so that they can be paired.
 
     Raises:
-        SettingsError: If there is nothing to compare, a way is no function or gives no numbers, or
-            names other things for one seed than for another.
+        SettingsError: If there is nothing to compare, a seed stands twice, a way is no function or
+            gives no numbers, or names other things for one seed than for another.
     """
+    if not isinstance(ways, Mapping) or not isinstance(seeds, Iterable):
+        raise SettingsError(
+            'compare() takes functions by name, {"federated": federated}, and seeds one by one, '
+            f"seeds=range(5), but was given a {type(ways).__name__} and seeds={seeds!r}."
+        )
     seeds = tuple(seeds)
     if not ways or not seeds:
         raise SettingsError("compare() needs at least one way and one seed.")
+    if len(set(seeds)) < len(seeds):
+        raise SettingsError(
+            f"A seed stands twice in seeds={seeds!r}, so that one result would count as two and "
+            "intervals would be too narrow. State each once."
+        )
     for way, run in ways.items():
         if not callable(run):
             raise SettingsError(f"The way {way!r} must be a function of a seed, but is {run!r}.")
     found = {way: _over(way, run, seeds) for way, run in ways.items()}
+    if not any(found.values()):
+        raise SettingsError('No way gave a number. Return numbers by name: {"accuracy": 0.9}.')
     return Comparison(seeds=seeds, found=found)
 
 
@@ -154,7 +166,7 @@ def _over(way: str, run: Way, seeds: Sequence[int]) -> dict[str, tuple[float, ..
                 f"The way {way!r} gave {type(row).__name__} for seed {seed}, but must give numbers "
                 'by name, such as {"accuracy": 0.9}.'
             )
-        rows.append({name: float(value) for name, value in row.items()})
+        rows.append({name: _number(way, seed, name, value) for name, value in row.items()})
         if rows[0].keys() != rows[-1].keys():
             raise SettingsError(
                 f"The way {way!r} gave {_listed(rows[-1])} for seed {seed}, but "
@@ -163,8 +175,21 @@ def _over(way: str, run: Way, seeds: Sequence[int]) -> dict[str, tuple[float, ..
     return {name: tuple(row[name] for row in rows) for name in rows[0]}
 
 
+def _number(way: str, seed: int, name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"The way {way!r} gave {name!r} as {value!r} for seed {seed}, which is no number. "
+            "Leave out what was not measured, for all seeds."
+        ) from error
+
+
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of values and half the width of its 95 % interval."""
+    if not all(map(math.isfinite, values)):
+        # A way that diverges is told as what it gave; Python's deviation knows no such numbers.
+        return Interval(sum(values) / len(values), math.nan)
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Interval(mean, math.nan)

@@ -63,6 +63,20 @@ def test_one_seed_has_no_interval_and_says_so():
     assert "one seed" in str(table)
 
 
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [((math.inf, 1.0), "inf"), ((math.nan, 1.0), "NaN"), ((math.inf, -math.inf), "NaN")],
+)
+def test_a_way_that_diverges_is_told_and_drawn_beside_the_others(tmp_path, values, mean):
+    ways = {"lost": lambda seed: {"loss": values[seed]}, "found": lambda seed: {"loss": seed}}
+
+    table = fm.compare(ways, seeds=range(2))
+
+    assert table.rows()[1:] == [["lost", mean], ["found", "0.5000 ± 6.3530"]]
+    assert math.isnan(table.gap("lost", "found", "loss").half_width)
+    assert table.plot(tmp_path / "table.png").stat().st_size > 3000
+
+
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_picture_is_written_in_the_form_of_its_ending(tmp_path, ending):
     path = fm.compare(TABLE, seeds=range(3)).plot(tmp_path / f"table.{ending}")
@@ -82,6 +96,11 @@ def test_a_picture_shows_the_ways_that_have_what_is_asked(tmp_path):
     [
         ({}, [0], "at least one way"),
         (TABLE, [], "one seed"),
+        (TABLE, 3, r"seeds=range\(5\), but was given a dict and seeds=3"),
+        (list(TABLE.values()), [0], "functions by name"),
+        (TABLE, [1, 0, 1], "A seed stands twice"),
+        ({"a": lambda seed: {"loss": None}}, [4], "'a' gave 'loss' as None for seed 4"),
+        ({"a": lambda seed: {}}, [0], "No way gave a number"),
         ({"a": 3}, [0], "'a' must be a function of a seed, but is 3"),
         ({"a": lambda seed: 0.5}, [7], "'a' gave float for seed 7"),
         ({"a": lambda seed: {str(seed): 1}}, [0, 1], "gave '1' for seed 1, but '0' for seed 0"),
