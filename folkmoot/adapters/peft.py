@@ -63,10 +63,12 @@ def peft(
         return _renamed(kinds.language_model(model, metrics), _of_next_tokens, target)
     if task == "SEQ_CLS" and getattr(model.config, "num_labels", 2) == 1:
         return _renamed(kinds.regressor(model, metrics), _of_logits, target)
-    if task == "SEQ_CLS":
-        return _renamed(kinds.classifier(model, metrics), _of_logits, target)
+    problem = getattr(model.config, "problem_type", None)
+    if task == "SEQ_CLS" and problem in (None, "single_label_classification"):
+        return _renamed(kinds.classifier(model, metrics), _of_labels, target)
+    found = f"{task}, {problem}" if task == "SEQ_CLS" else task
     raise SettingsError(
-        f"There is no loss here for the task type {task}. Pass one: fm.adapters.peft(model, loss)."
+        f"There is no loss here for the task type {found}. Pass one: fm.adapters.peft(model, loss)."
     )
 
 
@@ -91,9 +93,21 @@ def _of_logits(outputs: Any, targets: Any) -> Seen:
     return getattr(outputs, "logits", outputs), targets
 
 
+def _of_labels(outputs: Any, targets: Tensor) -> Seen:
+    if targets.is_floating_point():
+        # Cross-entropy would take them, in silence, for the classes' probabilities.
+        raise SettingsError(
+            f"Targets are {targets.dtype}, so they are no classes, but several labels or numbers a "
+            "row, for which there is no loss here. Pass one: fm.adapters.peft(model, loss)."
+        )
+    return _of_logits(outputs, targets)
+
+
 def _of_next_tokens(outputs: Any, targets: Tensor) -> Seen:
-    """What stands at a place is said at the place before."""
-    return outputs.logits[:, :-1], targets[:, 1:]
+    """What stands at a place is said at the place before; a learnt prompt stands before all."""
+    prompt = outputs.logits.shape[1] - targets.shape[1]
+    said = outputs.logits[:, max(prompt - 1, 0) : -1]
+    return said, targets[:, targets.shape[1] - said.shape[1] :]
 
 
 def _renamed(

@@ -125,6 +125,18 @@ def test_a_peft_model_comes_back_with_its_weights_still_tied(speaker):
     assert result.metrics["test_loss"] == pytest.approx(model(**lines(8, 9)).loss.item(), rel=1e-5)
 
 
+def test_a_learnt_prompt_stands_before_the_tokens(speaker):
+    prompt = library.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    model = library.get_peft_model(copy.deepcopy(speaker).unload(), prompt)
+
+    result = run(peft(model), {0: lines(4, 0)}, test=lines(8, 9))
+
+    [(name, learnt)] = result.state["params"].items()
+    assert not torch.equal(learnt, model.get_parameter(name))
+    loss = result.model(**lines(8, 9)).loss.item()
+    assert result.metrics["test_loss"] == pytest.approx(loss, rel=1e-5)
+
+
 def test_a_token_that_counts_nowhere_is_left_out(speaker):
     data = lines(4, 0)
     data["labels"][:, 3:] = -100
@@ -161,6 +173,17 @@ def test_one_label_is_a_number(classifier):
     assert result.metrics["test_loss"] == pytest.approx(
         float((said - data["labels"]).square().mean()), rel=1e-5
     )
+
+
+def test_several_labels_a_row_are_not_taken_for_probabilities(classifier):
+    data = {**reviews(6, 0), "labels": torch.ones(6, 3)}
+    several = judge(3)
+    several.config.problem_type = "multi_label_classification"
+
+    with pytest.raises(fm.SettingsError, match="SEQ_CLS, multi_label_classification"):
+        peft(several)
+    with pytest.raises(fm.SettingsError, match=r"Targets are torch\.float32"):
+        run(peft(classifier), {0: data})
 
 
 def test_a_loss_of_one_s_own_sees_logits(classifier):
