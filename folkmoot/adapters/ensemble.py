@@ -4,7 +4,6 @@ What one could get wrong: logits are sums in float64 here and in float32 in XGBo
 to its rounding, not bit for bit.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -116,16 +115,21 @@ class Trees(nn.Module):
         return self._ensemble.said(self.forest, x)
 
     def booster(self) -> Any:
-        """Return these trees as an `xgboost.Booster`.
+        """Return these trees as an `xgboost.Booster`; a base that is not 0 is one more step.
 
         Raises:
             SettingsError: If XGBoost is not installed.
         """
-        xgb, ensemble = library(), self._ensemble
+        xgb, ensemble, forest = library(), self._ensemble, self.forest
         blank = xgb.DMatrix(np.zeros((1, ensemble.inputs)), label=[0], nthread=1)
-        empty = xgb.train(learns(ensemble, ensemble.base), blank, num_boost_round=0)
+        empty = xgb.train(learns(ensemble), blank, num_boost_round=0)
         outputs, inputs = ensemble.outputs, ensemble.inputs
-        model = trees.written(self.forest, empty.save_raw("json"), outputs, inputs)
+        if ensemble.base:
+            # As a tree a class: XGBoost has it as a probability, in which large logits are all 1.
+            first = trees.empty(outputs, ensemble.depth)
+            first.number[:, 0] = ensemble.base
+            forest = trees.joined([first, forest])
+        model = trees.written(forest, empty.save_raw("json"), outputs, inputs)
         found = xgb.Booster({"nthread": 1})
         found.load_model(bytearray(model))
         return found
@@ -152,16 +156,15 @@ def model_of(forest: Forest, room: int) -> Tree:
     return {"params": {"number": held.number}, "buffers": {}, "counts": counts}
 
 
-def learns(ensemble: Ensemble, base: float = 0.0) -> dict[str, Any]:
-    """Return what XGBoost must know of an ensemble that says `base` where it has no tree."""
+def learns(ensemble: Ensemble) -> dict[str, Any]:
+    """Return what XGBoost must know of an ensemble, which says 0 where it has no tree."""
     if ensemble.outputs > 1:
         learnt: dict[str, Any] = {"objective": "multi:softprob", "num_class": ensemble.outputs}
     else:
         learnt = {"objective": "binary:logistic" if ensemble.classes else "reg:squarederror"}
-    if ensemble.classes == 2:
-        base = 1 / (1 + math.exp(-base))
+    zero = 0.5 if ensemble.classes == 2 else 0.0
     # One thread: more give other bits, and hang in forked workers.
-    return {**learnt, "max_depth": ensemble.depth, "base_score": base, "nthread": 1, "verbosity": 0}
+    return {**learnt, "max_depth": ensemble.depth, "base_score": zero, "nthread": 1, "verbosity": 0}
 
 
 def library() -> Any:

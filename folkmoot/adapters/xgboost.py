@@ -14,9 +14,12 @@ State: the ensemble, which grows by clients x trees a round, in arrays with room
 many. What is broadcast grows with it, so that bytes down grow with the square of the rounds.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +74,7 @@ def xgboost(
 
     Raises:
         SettingsError: If XGBoost is not installed, a number is out of range, or a setting is not
-            about growing a tree.
+            about growing a tree, or XGBoost does not take its value.
     """
     library()
     whole(inputs=inputs, trees_a_round=trees_a_round, depth=depth)
@@ -85,15 +88,12 @@ def xgboost(
             "classes must be a whole number of at least 2, or None for numbers, but is "
             f"{classes!r}."
         )
-    chosen = dict(settings or {})
-    for name in chosen:
-        if name not in _SETTINGS:
-            raise SettingsError(
-                f"settings has {name!r}, which is no parameter for growing a tree here."
-                f"{did_you_mean(name, _SETTINGS)}"
-            )
+    if isinstance(base, bool) or not isinstance(base, Real) or not math.isfinite(base):
+        raise SettingsError(f"base must be a finite number, but is {base!r}.")
     ensemble = Ensemble(inputs, classes, depth, base)
-    work = _boosting(ensemble, trees_a_round, {**chosen, "eta": lr})
+    chosen = {**_known(settings or {}), "eta": lr}
+    _try(ensemble, chosen)
+    work = _boosting(ensemble, trees_a_round, chosen)
     rule = beside(inputs, by_examples=by_examples)
 
     def init() -> Tree:
@@ -109,6 +109,29 @@ def xgboost(
         return {**model_of(forest, room), "round": state["round"] + 1}
 
     return Algorithm("xgboost", init, round, (work,))
+
+
+def _known(settings: Any) -> dict[str, float | str]:
+    """Return settings, or refuse those that are not about growing a tree."""
+    if not isinstance(settings, Mapping):
+        raise SettingsError(f"settings must be values by name, but is {settings!r}.")
+    for name in settings:
+        if name not in _SETTINGS:
+            raise SettingsError(
+                f"settings has {name!r}, which is no parameter for growing a tree here."
+                f"{did_you_mean(name, _SETTINGS)}"
+            )
+    return dict(settings)
+
+
+def _try(ensemble: Ensemble, settings: Mapping[str, Any]) -> None:
+    """Grow one tree of two rows: XGBoost itself knows which values it takes."""
+    xgb = library()
+    rows = xgb.DMatrix(np.zeros((2, ensemble.inputs)), label=[0, 1], nthread=1)
+    try:
+        xgb.train({**settings, **learns(ensemble)}, rows, num_boost_round=1)
+    except xgb.core.XGBoostError as error:
+        raise SettingsError(f"XGBoost refuses {dict(settings)}: {error}") from error
 
 
 def _boosting(ensemble: Ensemble, trees_a_round: int, settings: Mapping[str, Any]) -> LocalWork:

@@ -63,6 +63,17 @@ def test_a_prediction_is_the_sum_over_trees_and_that_of_xgboost_itself(classes):
     assert theirs.reshape(20, -1) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("classes", "base"), [(2, 30.0), (2, -800.0), (3, 30.0), (None, 1e3)])
+def test_a_booster_begins_where_the_ensemble_does_however_far(classes, base):
+    clients = rings(classes=classes or 3)
+    x = clients[0][0]
+
+    model = run(xgboost(inputs=3, classes=classes, depth=2, base=base), clients, 2).model
+
+    theirs = model.booster().predict(xgb.DMatrix(x.numpy()), output_margin=True)
+    assert theirs == pytest.approx(model(x).numpy(), rel=1e-6)
+
+
 def test_a_round_of_one_client_is_a_round_of_xgboost():
     (x, y), *_ = rings().values()
     params = {"objective": "binary:logistic", "max_depth": 3, "eta": 0.3, "base_score": 0.5}
@@ -252,6 +263,9 @@ def test_trees_show_no_gradient():
         ({"lr": 0}, "lr must be"),
         ({"trees_a_round": 0}, "trees_a_round must be"),
         ({"depth": 2.5}, "depth must be a whole number"),
+        ({"base": float("nan")}, "base must be a finite number"),
+        ({"settings": {"subsample": 5}}, r"XGBoost refuses .*exceed bound"),
+        ({"settings": 5}, "values by name"),
     ],
 )
 def test_options_that_cannot_be_are_refused_with_a_sentence(options, sentence):
