@@ -13,7 +13,10 @@ from folkmoot.remote.objects import Held, Sort, sort_of
 from folkmoot.remote.operators import Operator
 from folkmoot.remote.rules import Call, label_of
 
-FAILS = (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError, MemoryError)
+FAILS = (
+    *(RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError),
+    *(AttributeError, AssertionError),
+)
 """What torch raises where an operator cannot take what it is given."""
 _MOST_KEPT = 4096
 
