@@ -6,10 +6,11 @@ whatever the clients hold; a mean of local solutions (`adapters/sklearn.py`) is 
 also needs the number of rows, which is a second exchange.
 
 What one could get wrong: products square the condition number, so inputs that are nearly multiples
-of each other lose twice as many digits as in one place. One client's means are seen by the server
-unless they are summed securely; of a client with as few rows as columns they tell the rows. Secure
-sums cut what is far longer than was stated: `result.history[0]["clipped"]` counts such clients; and
-their steps are finer where the most rows of a client are known, `fm.Secure(weight_cap=...)`.
+of each other, or far from 0 beside their spread, lose twice as many digits as in one place. One
+client's means are seen by the server unless they are summed securely; of a client with as few rows
+as columns they tell the rows. Secure sums cut what is far longer than was stated:
+`result.history[0]["clipped"]` counts such clients; and their steps are finer where the most rows of
+a client are known, `fm.Secure(weight_cap=...)`.
 """
 
 from typing import Any
@@ -56,7 +57,8 @@ def least_squares(estimator: Any, *, inputs: int, length: float | None = None) -
         )
     alpha, centred = options.get("alpha", 0.0), bool(options["fit_intercept"])
     not_negative(alpha=alpha)
-    products, rows = _products(plain, inputs), _rows(plain)
+    products = _products(plain, inputs)
+    rows = _rows(products)
 
     def init() -> Tree:
         return {**plain.init(), "round": torch.ones((), dtype=torch.int64)}
@@ -96,19 +98,15 @@ def _products(plain: LocalWork, inputs: int) -> LocalWork:
     return plain._replace(name="products", start=start, step=step, finish=finish)
 
 
-def _rows(plain: LocalWork) -> LocalWork:
-    """Return work that sends how many rows a client has."""
-
-    def start(sent: Tree, own: Tree, key: Tensor) -> Tree:
-        return {}
-
-    def step(work: LocalWork, sent: Tree, carry: Tree, batch: Batch) -> Tree:
-        return carry
+def _rows(products: LocalWork) -> LocalWork:
+    """Return work that sends how many rows a client has; NaN where its products are left out."""
 
     def finish(sent: Tree, carry: Tree, seen: Seen) -> tuple[Update, Tree]:
-        return Update({"rows": torch.tensor(float(seen.examples), dtype=torch.float64)}), {}
+        sound = carry["products"].isfinite().all()
+        rows = torch.where(sound, float(seen.examples), float("nan")).double()
+        return Update({"rows": rows}), {}
 
-    return plain._replace(name="rows", start=start, step=step, finish=finish)
+    return products._replace(name="rows", finish=finish)
 
 
 def _solved(products: Tensor, pull: float, centred: bool) -> tuple[Tensor, Tensor]:
@@ -122,5 +120,10 @@ def _solved(products: Tensor, pull: float, centred: bool) -> tuple[Tensor, Tenso
     if centred:
         gram, moment = gram - means.outer(means), moment - mean * means
     pulled = gram + pull * torch.eye(ones, dtype=torch.float64)
-    found = torch.linalg.pinv(pulled, hermitian=True) @ moment
+    factor, failed = torch.linalg.cholesky_ex(pulled)
+    if pull and not failed:
+        # Whatever the scales of inputs; an inverse by eigenvalues would drop the smallest.
+        found = torch.cholesky_solve(moment[:, None], factor)[:, 0]
+    else:
+        found = torch.linalg.pinv(pulled, hermitian=True) @ moment
     return found, (mean - means @ found if centred else torch.zeros((), dtype=torch.float64))

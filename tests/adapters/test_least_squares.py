@@ -65,6 +65,29 @@ def test_inputs_that_hang_on_each_other_get_the_shortest_coefficients():
     assert found.coef_[0] == pytest.approx(found.coef_[2])
 
 
+def test_ridge_counts_the_rows_of_those_whose_products_count():
+    vast = torch.full((300, 3), 1e200, dtype=torch.float64), torch.ones(300, dtype=torch.float64)
+
+    result = run(linear.Ridge(alpha=20.0), {**clients(), 3: vast})
+
+    expected = pooled(linear.Ridge(alpha=20.0), clients())
+    assert {left.client for left in result.left_out} == {3}
+    assert result.model.learner.coef_ == pytest.approx(expected.coef_, rel=1e-9)
+
+
+def test_ridge_keeps_inputs_of_the_smallest_scale():
+    scale = torch.tensor([1e5, 1e-4, 1.0], dtype=torch.float64)
+    data = {client: (x * scale, y) for client, (x, y) in clients().items()}
+
+    found = run(linear.Ridge(alpha=1e-9), data).model.learner
+
+    # The same in the units of the others, where scales only weigh the penalty.
+    x, y = (torch.cat(parts) for parts in zip(*clients().values(), strict=True))
+    x, y = x - x.mean(0), y - y.mean()
+    expected = torch.linalg.solve(x.T @ x + torch.diag(1e-9 / scale.square()), x.T @ y)
+    assert found.coef_ * scale.numpy() == pytest.approx(expected.numpy(), rel=1e-6)
+
+
 @pytest.mark.parametrize("estimator", [linear.LinearRegression(), linear.Ridge(alpha=2.0)])
 def test_sums_may_be_secure(estimator):
     algorithm = least_squares(estimator, inputs=3, length=500.0)
