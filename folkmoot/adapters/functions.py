@@ -3,7 +3,8 @@
 A learner is copied for each client, so nothing that a fit leaves in it but its arrays goes to the
 server or on to the next client, and any number of workers gives the same bits. What a fit draws
 from the global generators of Python, numpy and torch follows from the step's key; they are put back
-afterwards. Threads that a library starts by itself are its own matter: with more than one, few
+afterwards. A generator that the learner itself holds is copied with it: all fits draw the same
+numbers from it. Threads that a library starts by itself are its own matter: with more than one, few
 promise equal bits.
 
 Clients' arrays are averaged as FedAvg does (McMahan et al., AISTATS 2017, arXiv:1602.05629), by

@@ -58,12 +58,19 @@ class Learning:
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "learner", copy.deepcopy(self.learner))
-        except TypeError as error:
+            copied = copy.deepcopy(self.learner)
+        except (TypeError, RuntimeError) as error:
             raise SettingsError(
                 f"A {type(self.learner).__name__} cannot be copied, and each client needs one: "
                 f"{error}. Give it a __deepcopy__, or wrap what builds it."
             ) from error
+        if copied is self.learner:
+            # Of a class, copy.deepcopy gives that class: all clients would write into one.
+            raise SettingsError(
+                f"{self.learner!r} is itself after a copy, and each client needs one of its own. "
+                "Give an object, such as Learner() where Learner is a class."
+            )
+        object.__setattr__(self, "learner", copied)
 
     def init(self) -> Tree:
         """Return the learner's arrays: floating ones under "params", others under "counts"."""

@@ -282,6 +282,8 @@ def test_a_set_that_forgets_a_leaf_is_told():
         (lambda: line(get=lambda learner: {"w": np.array([np.nan])}), "'w' with a NaN"),
         (lambda: line(get=lambda learner: {"n": np.array([1])}, set=lambda *_: 0), "no floating"),
         (lambda: line(learner=(n for n in [1])), "cannot be copied"),
+        (lambda: line(learner={"w": 2 * torch.ones(2, requires_grad=True)}), "cannot be copied"),
+        (lambda: line(learner=Line), "itself after a copy"),
         (lambda: line(set=lambda learner, arrays: setattr(learner, "w", arrays["line"]["w"] + 1)),
          "does not return the arrays"),
         (lambda: fm.scaffold(line()), "writes its own step"),
