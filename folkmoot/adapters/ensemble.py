@@ -29,7 +29,6 @@ class Ensemble:
     depth: int
     base: float
     target: str = "y"
-    ignored: int | None = None
 
     @property
     def outputs(self) -> int:

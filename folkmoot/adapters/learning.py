@@ -54,7 +54,6 @@ class Learning:
     predict: Callable[[Any, Tree], Any] | None
     metrics: tuple[Metric, ...]
     target: str = "y"
-    ignored: int | None = None
 
     def __post_init__(self) -> None:
         try:
