@@ -5,6 +5,7 @@ The engines that run many clients as one program never choose it, for it is no P
 
 import contextlib
 import copy
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -186,7 +187,8 @@ class Learnt(nn.Module):
 
     def __init__(self, objective: Learning, state: Tree) -> None:
         super().__init__()
-        self._objective = objective
+        # Without its metrics, which are closures, a module goes where its functions can be pickled.
+        self._objective = dataclasses.replace(objective, metrics=())
         self._places: dict[str, list[str]] = {
             part: list(state[part]) for part in ("params", "counts")
         }

@@ -1,5 +1,6 @@
 """Linear estimators of scikit-learn: closed forms, missing classes, the same model by PyTorch."""
 
+import pickle
 import sys
 
 import numpy as np
@@ -188,6 +189,16 @@ def test_steps_train_classifiers_with_the_same_bits_at_any_number_of_workers(hea
 
     assert one.metrics["test_accuracy"] > 0.65
     assert one.model.learner.coef_.tolist() == two.model.learner.coef_.tolist()
+
+
+def test_a_model_is_pickled_as_any_module_is():
+    model = run(sklearn(linear.Ridge(), inputs=3), numbers()).model
+
+    read = pickle.loads(pickle.dumps(model))
+
+    x = numbers()[0][0]
+    assert torch.equal(read(x), model(x))
+    assert read.learner.coef_.tolist() == model.learner.coef_.tolist()
 
 
 def test_a_fitted_estimator_is_the_first_model():
