@@ -198,13 +198,16 @@ def test_a_loss_of_one_s_own_sees_logits(classifier):
 
 def test_sums_of_adapters_may_be_secure_and_private(speaker):
     clients = {client: lines(4, client) for client in range(3)}
-    plain = run(peft(speaker), clients).state["params"]
+    plain = run(peft(speaker), clients, lr=10.0).state["params"]
 
-    budget = fm.DP(noise_multiplier=1e-4, delta=1e-3, clip=100.0, simulation=True)
+    budget = fm.DP(noise_multiplier=1e-4, delta=1e-3, clip=2.0, simulation=True)
     for options in ({"secure": True}, {"privacy": budget}):
-        found = run(peft(speaker), clients, **options).state["params"]
+        found = run(peft(speaker), clients, lr=10.0, **options).state["params"]
         for name, leaf in plain.items():
-            torch.testing.assert_close(found[name], leaf, rtol=0, atol=0.02)
+            torch.testing.assert_close(found[name], leaf, rtol=0, atol=2e-3)
+    # All of which is far less than what has been learnt.
+    first = adapters(speaker)
+    assert max((leaf - first[name]).abs().max() for name, leaf in plain.items()) > 0.1
 
 
 def test_what_has_no_adapters_or_no_loss_is_refused_with_a_sentence(speaker):
