@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from folkmoot.adapters import losses
 from folkmoot.adapters.arrays import Arrays
 from folkmoot.adapters.learning import Learning, drawing
 from folkmoot.core import tree as trees
@@ -79,7 +80,7 @@ def functions(
             "Models are judged by loss= and metrics= of what predict= returns: give predict= and "
             "loss=, or none of them where nothing is to be judged."
         )
-    judged = UNJUDGED if loss is None else mean_of("loss", loss, "lower")
+    judged = UNJUDGED if loss is None else mean_of("loss", losses.by_row(loss), "lower")
     objective = Learning(learner, get, set, fit, predict, (judged, *metrics), target)
     objective.refuse_unfit()
     return work_of(objective)

@@ -3,14 +3,31 @@
 Also how metrics of rows are added up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from folkmoot.core.errors import SettingsError
 from folkmoot.local import metrics as metric
 from folkmoot.local.metrics import Metric
+
+
+def by_row(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss that refuses to give anything but one number a row."""
+
+    def each(outputs: Tensor, targets: Tensor) -> Tensor:
+        values = loss(outputs, targets)
+        if tuple(values.shape) != (len(targets),):
+            raise SettingsError(
+                f"loss= must return one number a row, {(len(targets),)}, but returned "
+                f"{tuple(values.shape)} of outputs {tuple(outputs.shape)} and targets "
+                f"{tuple(targets.shape)}. Give both one shape, and take no mean over rows."
+            )
+        return values
+
+    return each
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

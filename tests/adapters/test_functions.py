@@ -243,6 +243,26 @@ def test_who_predicts_nothing_is_judged_by_nobody():
         result.model(clients()[0][0])
 
 
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        (
+            {"loss": lambda outputs, targets: square(outputs, targets).mean()},
+            r"\(2,\), but returned \(\) of",
+        ),
+        (
+            {"predict": lambda one, data: predict(one, data)[:, None]},
+            r"returned \(2, 2\) of outputs \(2, 1\)",
+        ),
+    ],
+)
+def test_a_loss_that_is_not_one_number_a_row_is_told(changed, found):
+    work = line(**{"predict": predict, "loss": square, **changed})
+
+    with pytest.raises(fm.SettingsError, match=found):
+        run(work, test=clients()[0])
+
+
 def test_a_fit_that_is_not_finite_is_left_out_by_name():
     def broken(learner, data):
         fit(learner, data)
