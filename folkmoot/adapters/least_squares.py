@@ -120,10 +120,10 @@ def _solved(products: Tensor, pull: float, centred: bool) -> tuple[Tensor, Tenso
     if centred:
         gram, moment = gram - means.outer(means), moment - mean * means
     pulled = gram + pull * torch.eye(ones, dtype=torch.float64)
-    factor, failed = torch.linalg.cholesky_ex(pulled)
-    if pull and not failed:
-        # Whatever the scales of inputs; an inverse by eigenvalues would drop the smallest.
-        found = torch.cholesky_solve(moment[:, None], factor)[:, 0]
-    else:
-        found = torch.linalg.pinv(pulled, hermitian=True) @ moment
+    # Ridge's solution is one, so it may be found in units in which no input is too small to count;
+    # without a penalty the shortest of several hangs on the units.
+    units = pulled.diagonal().clamp(min=0).sqrt() if pull else torch.ones_like(moment)
+    units = torch.where(units > 0, units, 1.0)
+    inverse = torch.linalg.pinv(pulled / units.outer(units), hermitian=True)
+    found = inverse @ (moment / units) / units
     return found, (mean - means @ found if centred else torch.zeros((), dtype=torch.float64))

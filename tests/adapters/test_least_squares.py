@@ -54,12 +54,13 @@ def test_one_round_is_the_pooled_fit(estimator):
     assert result.traffic.upload_bytes == 3 * (5 * 5 * 8 + 8 + counted)
 
 
-def test_inputs_that_hang_on_each_other_get_the_shortest_coefficients():
+@pytest.mark.parametrize("estimator", [linear.LinearRegression(), linear.Ridge(alpha=1e-13)])
+def test_inputs_that_hang_on_each_other_get_the_shortest_coefficients(estimator):
     data = {
         client: (torch.cat([x[:, :2], x[:, :1]], dim=1), y) for client, (x, y) in clients().items()
     }
 
-    found = run(linear.LinearRegression(), data).model.learner
+    found = run(estimator, data).model.learner
 
     assert found.coef_ == pytest.approx(pooled(linear.LinearRegression(), data).coef_, rel=1e-6)
     assert found.coef_[0] == pytest.approx(found.coef_[2])
