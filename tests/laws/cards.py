@@ -39,6 +39,7 @@ COUNTED = "batch statistics stay with a client, or count the epochs of the head 
 CARDS = {
     "agnostic": Card({"lambda_lr": 0.5}),
     "apfl": Card({"alpha_lr": 0.1}),
+    "cyclic": Card(),
     "ditto": Card({"lam": 0.3}),
     "ef21": Card(
         {"codec": codecs.top_k(0.5)},

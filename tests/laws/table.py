@@ -260,6 +260,7 @@ def unprivate(cell):
 # Plain steps along whatever comes back; all others divide by it, or add it to a mean.
 SUMS = {
     "fedavg",
+    "cyclic",
     "fedasync",
     "fedprox",
     "fedavgm",
