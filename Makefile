@@ -1,6 +1,8 @@
 # make demo    a first federation, in a minute       make bench    speed, against plain PyTorch
 # make test    lint, types and every quick test      make results  the figures of the documentation
 # make lint    the first two alone                   make nightly  the slow tests
+# make docs    the site of the documentation, into build/site
+# make applications  four of them, half an hour
 # make clean   remove what was built (but not .venv)
 #
 # The first call makes .venv with $(PYTHON), else python3.11, else python3, and installs into it.
@@ -12,7 +14,7 @@ TEST := .venv/stamp-test-$(HASH)
 # An environment for tests also runs the demo.
 DEMO := $(or $(wildcard $(TEST)),.venv/stamp-demo-$(HASH))
 
-.PHONY: demo test lint bench results nightly clean
+.PHONY: demo test lint docs bench results applications nightly clean
 
 demo: $(DEMO)
 	$(BIN)/folkmoot demo
@@ -26,11 +28,17 @@ lint: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(TEST)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(TEST)
 	$(BIN)/folkmoot bench
 
 results: $(TEST)
 	$(BIN)/python benchmarks/results.py
+
+applications: $(TEST)
+	$(BIN)/python benchmarks/applications.py
 
 nightly: $(TEST)
 	$(BIN)/pytest -m "slow or nightly" --timeout 3600

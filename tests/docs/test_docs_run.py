@@ -19,7 +19,7 @@ BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"# -> (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 # Tables that a program writes, as long as they are.
-WRITTEN = {DOCS / "results.md", DOCS / "composition.md"}
+WRITTEN = {DOCS / name for name in ("applications.md", "composition.md", "results.md")}
 MOST_ROUNDS = 2
 
 
@@ -78,3 +78,15 @@ def test_the_readme_shows_the_first_program_as_it_is():
 
     assert program.partition("# fmt: off\n\n")[2] == first
     assert len([line for line in first.splitlines() if line.strip()]) <= 20
+
+
+def test_each_of_the_four_promises_takes_one_line_more():
+    _, (_, code), *_ = blocks(ROOT / "README.md")
+    _, *lines = [line for line in code.splitlines() if line]
+
+    assert [re.search(r"\*\*plan, (\w+)=", line)[1] for line in lines] == [
+        "privacy",
+        "secure",
+        "personal",
+        "compress",
+    ]

@@ -7,7 +7,9 @@ import math
 import runpy
 
 import pytest
-from promises import ARTICLE, form, promised, tidy
+from promises import ARTICLE, EXAMPLES, form, promised, text_of, tidy
+
+import folkmoot as fm
 
 BY_NAME = {path.stem: path for path in ARTICLE}
 
@@ -40,6 +42,20 @@ def test_fedprox_keeps_a_client_near_what_it_was_sent(left_by):
     left = left_by("fedprox")
 
     assert left["moved"]["FedProx"] < 0.8 * left["moved"]["FedAvg"]
+
+
+def test_workers_learn_in_turn_and_give_no_data(left_by):
+    left = left_by("workers")
+
+    try:
+        assert left["accuracy"](left["model"]) > left["before"] + 0.5
+        assert left["told"] == "could not be fetched"
+        for worker in left["workers"]:
+            with pytest.raises(fm.remote.Refused, match="data never leave"):
+                worker.data["digits"].x[:64].get()
+    finally:
+        for worker in left["workers"]:
+            worker.close()
 
 
 def test_dp_sgd_stays_within_its_budget_and_refuses_to_overspend(left_by):
@@ -85,3 +101,8 @@ def test_buffers_do_not_wait_for_the_slowest(left_by):
     assert left["seconds"][1] < left["seconds"][0]
     for result in (left["rounds"], left["buffers"]):
         assert result.metrics["test_accuracy"] >= left["TARGET"]
+
+def test_every_program_is_walked_through():
+    page = text_of(EXAMPLES.parent / "docs" / "article.md")
+
+    assert [path.name for path in ARTICLE if f"(../examples/article/{path.name})" not in page] == []
