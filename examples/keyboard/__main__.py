@@ -9,7 +9,7 @@ before and after the model is adapted to each of them. The second suggests words
 the model in the folder keyboard-run, which it trains if there is none. Draws keyboard.png, here or,
 with --docs, in docs/pictures. Ends with:
 
-    right: together 0.47, in one place 0.47; of twelve roles 0.46, adapted to each 0.47, alone 0.41
+    right: together 0.46, in one place 0.47; of twelve roles 0.46, adapted to each 0.46, alone 0.41
 """
 
 import sys

@@ -102,6 +102,7 @@ def test_buffers_do_not_wait_for_the_slowest(left_by):
     for result in (left["rounds"], left["buffers"]):
         assert result.metrics["test_accuracy"] >= left["TARGET"]
 
+
 def test_every_program_is_walked_through():
     page = text_of(EXAMPLES.parent / "docs" / "article.md")
 
