@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from folkmoot.core.errors import SettingsError
+from folkmoot.local.dropout import seeded
 
 _CURE = (
     'Set it before anything imports keras: import os; os.environ["KERAS_BACKEND"] = "torch", or '
@@ -80,11 +81,12 @@ def built(model_fn: Callable[[], Any]) -> Any:
 def unnoticed() -> Iterator[None]:
     """Leave the process's generators as they were: a copy of a model is none of the user's draws.
 
-    Its first weights, which are drawn like any others, are replaced at once.
+    Its first weights, which are drawn like any others, are replaced at once. Another thread may be
+    training at the time, so torch's generator is borrowed as its passes borrow it, one at a time.
     """
     drawn, arrays = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with seeded(torch.zeros((), dtype=torch.int64)):
             yield
     finally:
         random.setstate(drawn)

@@ -29,6 +29,7 @@ from folkmoot.core.algorithm import (
     Task,
     unchanged,
 )
+from folkmoot.core.errors import SettingsError
 from folkmoot.core.tree import Tree, is_ordinary
 from folkmoot.local.chosen import Keep, chosen
 from folkmoot.local.composed import own_of, refuse_own_models
@@ -115,6 +116,11 @@ def keeping(work: LocalWork, kept: frozenset[str]) -> LocalWork:
         if "kept" not in own:
             # A transform has been put on since, and the same leaves are kept around that.
             return work.start(sent, own, key)
+        if "params" not in sent:
+            raise SettingsError(
+                f"The work {work.name!r} is sent no model, so no leaf of one can stay with a "
+                "client. Leave personal= out."
+            )
         own, mine = apart(own, "kept")
         return {**work.start(_whole(sent, mine, order), own, key), "kept": mine}
 

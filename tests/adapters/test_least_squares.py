@@ -128,3 +128,8 @@ def test_rows_of_another_shape_are_told_with_their_client():
         run(linear.Ridge(), {"oslo": (torch.zeros(4, 2), torch.zeros(4))})
 
     assert "'oslo'" in "".join(caught.value.__notes__)
+
+
+def test_no_leaf_of_a_model_that_is_never_sent_can_stay_with_a_client():
+    with pytest.raises(fm.SettingsError, match="sent no model, so no leaf of one can stay"):
+        run(linear.LinearRegression(), clients(), personal="coef_")
