@@ -69,8 +69,11 @@ def released(kind: Any, held: Held, options: Any, ledger: Ledger | None) -> Tens
 
 
 def _mean(x: Tensor, low: float, high: float, epsilon: float, ledger: Ledger) -> Tensor:
-    if not low < high:
-        raise RemoteError(f"low must be below high, but they are {low:g} and {high:g}.")
+    # What overflows is no number, and would count for any.
+    if not 0 < high - low < math.inf:
+        raise RemoteError(
+            f"low must be below high, by a finite number, but they are {low:g} and {high:g}."
+        )
     if not len(x):
         raise RemoteError("There are no rows to take a mean of.")
     size = x[0].numel()

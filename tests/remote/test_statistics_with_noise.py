@@ -164,3 +164,13 @@ def test_without_a_budget_there_are_none(rows):
         private_count(worker(rows).data["t"].x > 0, epsilon=0.1)
     with pytest.raises(fm.SettingsError, match="pointer to a worker's rows"):
         private_count(rows, epsilon=0.1)
+
+
+def test_bounds_whose_distance_is_no_number_are_refused(rows):
+    alice = worker(rows, epsilon=1)
+
+    # A row at the upper one would become NaN, and count as -2^63 of a grid's 2^20 steps.
+    with pytest.raises(fm.remote.RemoteError, match="by a finite number"):
+        private_mean(alice.data["t"].x * 1e308, -1.7e308, 1.7e308, epsilon=0.1)
+
+    assert alice.owner.spent() == 0
