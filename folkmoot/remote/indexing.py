@@ -24,7 +24,7 @@ def indexed(args: Sequence[Any]) -> Label:
         if count == size and step == 1:
             return label
         key = (label.key, start, stop, step)
-        return Label(Kind.ROWS, min(label.rows, count), key, label.pure)
+        return label._replace(rows=min(label.rows, count), key=key)
     if type(first) is int:
         return mixed(min(label.rows, 1))
     if type(first) is Held and not rest and first.label == PUBLIC:
@@ -41,4 +41,4 @@ def _picked(label: Label, index: Held, size: int) -> Label:
     if len(places.unique()) != len(places):
         return TANGLED
     digest = hashlib.sha256(places.numpy().tobytes()).digest()
-    return Label(Kind.ROWS, min(label.rows, len(places)), (label.key, digest), label.pure)
+    return label._replace(rows=min(label.rows, len(places)), key=(label.key, digest))

@@ -36,6 +36,8 @@ class Label(NamedTuple):
     """Of `rows`: which rows they are, in which order."""
     pure: bool = True
     """Of `rows`: whether nothing but the row itself and public values made each entry."""
+    share: float = 1.0
+    """Of `rows`: how many of them dropout has left in each entry, on average; 1 is all."""
 
     def __str__(self) -> str:
         if self.kind is Kind.PUBLIC:
@@ -55,6 +57,13 @@ _BLENDS = (Kind.PUBLIC, Kind.MIXED)
 def mixed(rows: float) -> Label:
     """Return the label of sums over at least so many rows."""
     return Label(Kind.MIXED, rows)
+
+
+def summed(label: Label, size: int) -> Label:
+    """Return the label of sums over all of so many rows."""
+    # Of their own number, not of `rows`: the parameters of a model trained with dropout are of
+    # fewer, and would be of fewer still with each step.
+    return mixed(min(label.rows, math.floor(size * label.share + 1e-9)))
 
 
 def is_blend(label: Label) -> bool:

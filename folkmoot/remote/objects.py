@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from folkmoot.remote.errors import Refused, RemoteError
@@ -24,7 +25,7 @@ _next_sort = itertools.count()
 
 def sort_of(outline: Outline, label: Label) -> Sort:
     """Return one number for a shape, a dtype, and a label but for which rows it is of."""
-    key = (outline, label.kind, label.rows, label.pure)
+    key = (outline, label.kind, label.rows, label.pure, label.share)
     found = _SORTS.get(key)
     if found is None:
         if len(_SORTS) >= _MOST_SORTS:
@@ -65,8 +66,11 @@ class Held:
             self.label, self.sort = label, sort_of(self.outline, label)
 
 
-def memory_of(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor | None) -> int:
     """Return what tells tensors apart that share no memory; 0 where there is none."""
+    # Nothing here makes sparse ones; a label must not be lost, should one come about.
+    if tensor is None or tensor.layout is not torch.strided:
+        return 0
     return tensor.untyped_storage().data_ptr()
 
 
@@ -91,6 +95,8 @@ class Objects:
         self._sharing: dict[int, list[Held]] = {}
         self._leaves: dict[int, Held] = {}
         """By their identity here."""
+        self._graded: dict[int, Held] = {}
+        """What has something in its `.grad`, a leaf or not, by its identity."""
         self._grads: dict[int, list[Held]] = {}
         """By the memory of gradients, which torch lets several share: whose they are."""
         self.num_bytes = 0
@@ -121,7 +127,7 @@ class Objects:
         most = self._policy.max_bytes
         if self.num_bytes + num_bytes > most:
             raise Refused(
-                f"its result of {num_bytes:,} bytes would not fit: this session holds "
+                f"what it makes, {num_bytes:,} bytes, would not fit: this session holds "
                 f"{self.num_bytes:,} of {most:,} bytes. Let go of what is not needed (a list of "
                 "losses keeps each one's graph: append loss.item()), or use smaller batches."
             )
@@ -174,6 +180,7 @@ class Objects:
 
     def _let_go(self, held: Held) -> None:
         self._leaves.pop(id(held), None)
+        self._forget_grad(held)
         if held.memory:
             sharing = self._sharing[held.memory]
             sharing.remove(held)
@@ -226,16 +233,17 @@ class Objects:
 
     def flowed(self, label: Label) -> None:
         """Note that gradients of an object with that label have come to the leaves."""
+        came = [leaf for leaf in self._leaves.values() if leaf.tensor.grad is not None]
+        for leaf in came:
+            leaf.grad_label = joined((leaf.grad_label, label, leaf.label))
+            self._graded[id(leaf)] = leaf
+        # torch may have put other memory there. What no gradient came to keeps its own.
         self._grads = {}
-        for leaf in self._leaves.values():
-            grad = leaf.tensor.grad
-            if grad is None:
-                continue
-            self._grads.setdefault(memory_of(grad), []).append(leaf)
-            came = joined((label, leaf.label))
-            leaf.grad_label = joined((leaf.grad_label, came))
-            for other in self._sharing.get(memory_of(grad), ()):
-                other.relabel(joined((other.label, came)))
+        for leaf in self._graded.values():
+            self._grads.setdefault(memory_of(leaf.tensor.grad), []).append(leaf)
+        for leaf in came:
+            for other in self._sharing.get(memory_of(leaf.tensor.grad), ()):
+                other.relabel(joined((other.label, label, leaf.label)))
 
     def put_grad(self, number: int, leaf: Held) -> None:
         """Keep what stands in an object's `.grad` under a number.
@@ -253,14 +261,27 @@ class Objects:
     def set_grad(self, leaf: Held, value: Held | None) -> None:
         """Let something else stand in an object's `.grad`, or nothing."""
         if value is None:
+            self._forget_grad(leaf)
             leaf.tensor.grad, leaf.grad_label = None, PUBLIC
             return
         if value.outline != leaf.outline or not leaf.tensor.is_leaf:
             raise RemoteError("a gradient has the shape and dtype of its parameter.")
         # A copy: backward adds to it in place, and it may be the worker's data.
-        leaf.tensor.grad = grad = value.tensor.detach().clone()
-        self._grads.setdefault(memory_of(grad), []).append(leaf)
+        grad = value.tensor.detach().clone()
+        self._forget_grad(leaf)
+        leaf.tensor.grad = grad
         leaf.grad_label = value.label if is_blend(value.label) else TANGLED
+        self._graded[id(leaf)] = leaf
+        self._grads.setdefault(memory_of(grad), []).append(leaf)
+
+    def _forget_grad(self, held: Held) -> None:
+        """Note that nobody can ask for what stands in an object's `.grad` any more."""
+        # Its memory may soon be another's, and what is written there is no matter of this one.
+        if self._graded.pop(id(held), None) is not None:
+            memory = memory_of(held.tensor.grad)
+            self._grads[memory].remove(held)
+            if not self._grads[memory]:
+                del self._grads[memory]
 
 
 def _root(graph: Graph | None) -> Graph | None:

@@ -46,6 +46,8 @@ def _batch_norm(
     torch writes them without saying so. A graph that has read them would flow back through what
     they have become, which its own label does not know of; after a `copy_`, torch refuses that.
     """
+    if (mean is None) != (var is None):
+        raise ValueError("a running mean and a running variance come together, or not at all")
     if not training or mean is None or var is None:
         return torch.batch_norm(x, weight, bias, mean, var, training, *rest)
     after = mean.clone(), var.clone()
@@ -54,6 +56,13 @@ def _batch_norm(
         mean.copy_(after[0])
         var.copy_(after[1])
     return found
+
+
+def _embedding(
+    weight: Tensor, index: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False
+) -> Tensor:
+    """Look up, with dense gradients: sparse ones have no memory that labels could follow."""
+    return torch.embedding(weight, index, padding_idx, scale_grad_by_freq)
 
 
 def _pad(x: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
@@ -65,7 +74,7 @@ def _pad(x: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Ten
 _TORCH = """
     abs add addcdiv addcmul addmm all amax amin any argmax argmin argsort bitwise_and
     bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clone conv1d conv2d cos cosh
-    count_nonzero cumsum detach div dropout embedding eq erf exp expm1 flatten floor
+    count_nonzero cumsum detach div dropout eq erf exp expm1 flatten floor
     floor_divide gather ge group_norm gt index_select isfinite isinf isnan layer_norm le lerp log
     log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt
     masked_fill matmul max max_pool1d max_pool2d maximum mean median min minimum mm mul mv ne neg
@@ -93,6 +102,7 @@ OPERATORS = {
     **{name: Operator(name, getattr(F, name)) for name in _LOSSES.split()},
     **{name: Operator(name, getattr(Tensor, name), (0,)) for name in _WRITING.split()},
     "batch_norm": Operator("batch_norm", _batch_norm, (3, 4)),
+    "embedding": Operator("embedding", _embedding),
     "getitem": Operator("getitem", Tensor.__getitem__),
     "setitem": Operator("setitem", _item_set, (0,)),
     "to": Operator("to", _to),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from folkmoot.remote.operators import Operator
+from folkmoot.remote.operators import LOSSES, Operator
 
 _MOST_KEPT = 4096
 
@@ -37,6 +37,8 @@ class Outcome(NamedTuple):
     """Whether a gradient can flow through each."""
     form: Any
     """The named tuple that torch gives, where it gives several; None for one tensor."""
+    on_the_way: int = 0
+    """Bytes that torch takes for what it computes in between, where they may be far more."""
 
     @property
     def num_bytes(self) -> int:
@@ -103,7 +105,28 @@ def _run(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Out
     several = [given] if isinstance(given, Tensor) else list(given)
     flows = tuple(one.requires_grad or not flowing for one in several)
     form = None if isinstance(given, Tensor) else type(given)
-    return Outcome(tuple(of(one) for one in several), flows, form)
+    found = Outcome(tuple(of(one) for one in several), flows, form)
+    tensors = [one for one in (*metas, *kwargs.values()) if isinstance(one, Tensor)]
+    tensors += [meta(one.outline) for one in kwargs.values() if hasattr(one, "outline")]
+    return found._replace(on_the_way=_on_the_way(operator.name, tensors, found.outlines[0]))
+
+
+def _on_the_way(name: str, tensors: Sequence[Tensor], result: Outline) -> int:
+    """Return the bytes of what torch makes between tensors and result, if it may be far more."""
+    shapes = [tuple(one.shape) for one in tensors]
+    itemsize = max((one.dtype.itemsize for one in tensors), default=1)
+    if name in LOSSES and name not in ("cross_entropy", "nll_loss"):
+        # Each entry of one against each of the other, which are reduced after that.
+        return math.prod(torch.broadcast_shapes(*shapes)) * itemsize
+    if name == "matmul" and min(map(len, shapes)) > 2 and shapes[0][:-2] != shapes[1][:-2]:
+        batch = math.prod(torch.broadcast_shapes(*(shape[:-2] for shape in shapes)))
+        return batch * sum(math.prod(shape[-2:]) for shape in shapes) * itemsize
+    if name in ("conv1d", "conv2d") and result.dtype != torch.float32:
+        # Each window as a column; floats of 32 bits have a way without.
+        size = len(shapes[1]) - 2
+        places = math.prod(result.shape[: -size - 1]) * math.prod(result.shape[-size:])
+        return places * shapes[0][-size - 1] * math.prod(shapes[1][2:]) * itemsize
+    return 0
 
 
 def _metas(value: Any, wants_grad: bool) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from folkmoot.remote.indexing import indexed
-from folkmoot.remote.labels import TANGLED, Kind, Label, is_blend, joined, mixed
+from folkmoot.remote.labels import TANGLED, Kind, Label, is_blend, joined, summed
 from folkmoot.remote.objects import Held, helds_of
 from folkmoot.remote.operators import LOSSES
 
@@ -59,16 +59,16 @@ def label_of(call: Call) -> Label:
     except (ValueError, TypeError, IndexError, AttributeError):
         # Arguments in places where the rule does not look for them.
         return TANGLED
+    # Masks drawn apart leave of each other's rows but a share.
+    share = math.prod(label.share for label in private)
     if call.name == "dropout" and call.get(2, "train"):
-        # Of n rows a sum then holds about n (1 - p), other ones in each coordinate.
-        fewest = math.floor(fewest * (1 - call.get(1, "p")))
+        share *= 1 - call.get(1, "p")
+    alone = len(private) == sum(label.kind is not Kind.PUBLIC for label in labels)
+    pure = alone and all(label.pure for label in private) and call.name != "batch_norm"
+    rows = Label(Kind.ROWS, fewest, first.key, pure, share)
     if kind is Kind.MIXED:
-        return mixed(fewest)
-    if kind is Kind.ROWS:
-        alone = len(private) == sum(label.kind is not Kind.PUBLIC for label in labels)
-        pure = alone and all(label.pure for label in private) and call.name != "batch_norm"
-        return Label(Kind.ROWS, fewest, first.key, pure)
-    return TANGLED
+        return summed(rows, next(x.outline.shape[0] for x in call.held if x.label is first))
+    return rows if kind is Kind.ROWS else TANGLED
 
 
 def _is_rows(value: Any, ndim: int = 1) -> bool:

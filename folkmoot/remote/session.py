@@ -17,7 +17,7 @@ from torch import Tensor
 from folkmoot.core.errors import did_you_mean
 from folkmoot.remote.errors import Refused, RemoteError
 from folkmoot.remote.judgement import FAILS, judged, words_of
-from folkmoot.remote.labels import Kind, Label, joined, mixed
+from folkmoot.remote.labels import Kind, Label, joined, summed
 from folkmoot.remote.messages import read
 from folkmoot.remote.objects import Held, Objects, memory_of
 from folkmoot.remote.operators import KEYWORDS, OPERATORS, RANDOM, WORDS, Operator
@@ -132,21 +132,27 @@ class Session:
                 raise Refused("the worker's data are not written to; clone() them first.")
         if len(outs) != (0 if inside else len(outcome.outlines)):
             raise RemoteError(f"it does not give {len(outs)} results.")
-        self.objects.refuse_more(outcome.num_bytes, len(outs))
-        found = self._run(operator, args, kwargs, held)
-        for place, number in enumerate(outs):
-            tensor = found if outcome.form is None else found[place]
-            for one in held:
-                if tensor is one.tensor:
-                    # One tensor is one object: what is known of it stands in one place.
-                    tensor = tensor.view_as(tensor)
-            outline = outcome.outlines[place]
-            if tensor.shape != outline.shape or tensor.dtype != outline.dtype:
-                raise RemoteError("its result is not of the shape that was judged.")
-            self.objects.put(number, tensor, label, held, outline, sorts[place])
-        for one in written:
-            stays = label if inside else joined((one.label, _of_batch(label)))
-            self.objects.written(one, stays, held)
+        self.objects.refuse_more(outcome.num_bytes + outcome.on_the_way, len(outs))
+        stays = label if inside else _of_batch(label, args[0])
+        done = False
+        try:
+            found = self._run(operator, args, kwargs, held)
+            for place, number in enumerate(outs):
+                tensor = found if outcome.form is None else found[place]
+                for one in held:
+                    if tensor is one.tensor:
+                        # One tensor is one object: what is known of it stands in one place.
+                        tensor = tensor.view_as(tensor)
+                outline = outcome.outlines[place]
+                if tensor.shape != outline.shape or tensor.dtype != outline.dtype:
+                    raise RemoteError("its result is not of the shape that was judged.")
+                self.objects.put(number, tensor, label, held, outline, sorts[place])
+            done = True
+        finally:
+            for one in written:
+                # What fails midway may have written before.
+                whole = inside and done
+                self.objects.written(one, stays if whole else joined((one.label, stays)), held)
 
     def _run(
         self, operator: Operator, args: list[Any], kwargs: dict[str, Any], held: list[Held]
@@ -227,6 +233,7 @@ def _written(operator: Operator, args: list[Any]) -> list[Held]:
     return [args[place] for place in places if type(args[place]) is Held]
 
 
-def _of_batch(label: Label) -> Label:
-    """Return the label of statistics over rows."""
-    return mixed(label.rows) if label.kind is Kind.ROWS else label
+def _of_batch(label: Label, batch: Any) -> Label:
+    """Return the label of statistics over a batch, where that of what it was made to is known."""
+    rows = label.kind is Kind.ROWS and type(batch) is Held
+    return summed(label, batch.outline.shape[0]) if rows else label
