@@ -160,6 +160,9 @@ class Site:
     def _get(self, token: str, session: Session, numbers: Any) -> Answer:
         if type(numbers) is not list or len(numbers) > _MOST_NUMBERS:
             raise RemoteError("What to get is a list of objects.")
+        if len({str(number) for number in numbers}) < len(numbers):
+            # An answer is then no longer than what a session may hold.
+            raise RemoteError("What to get names an object twice.")
         found = [self._leaving(session, number) for number in numbers]
         return {}, {str(place): tensor for place, tensor in enumerate(found)}
 

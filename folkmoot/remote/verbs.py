@@ -10,6 +10,7 @@ from folkmoot.remote.errors import RemoteError
 from folkmoot.remote.judgement import FAILS
 from folkmoot.remote.labels import PUBLIC, Kind, Label, joined
 from folkmoot.remote.objects import Held
+from folkmoot.remote.operators import DTYPES
 from folkmoot.remote.session import Session, Verb, failed
 
 Arrays = Mapping[str, Tensor]
@@ -26,6 +27,8 @@ def _send(session: Session, arrays: Arrays, outs: Outs, name: Any, wants_grad: A
     tensor = arrays.get(str(name)) if type(name) is int else None
     if tensor is None:
         raise RemoteError("it names an array that did not come along.")
+    if tensor.dtype not in DTYPES.values():
+        raise RemoteError(f"a tensor of {tensor.dtype} is none that a worker computes with.")
     session.objects.refuse_more(tensor.numel() * tensor.element_size())
     if wants_grad is True and not tensor.dtype.is_floating_point:
         raise RemoteError(f"a tensor of {tensor.dtype} has no gradient.")

@@ -152,6 +152,36 @@ def test_a_session_has_so_much_memory_and_no_more():
         assert alice.send(torch.ones(2000)).sum().item() == 2000
 
 
+@pytest.mark.parametrize(
+    ("run", "shapes"),
+    [
+        (F.mse_loss, [(40_000, 1), (1, 40_000)]),
+        (F.conv2d, [(1, 1, 400, 400), (1, 1, 100, 100)]),
+        (F.conv1d, [(1, 1, 60_000), (1, 1, 9000)]),
+        (torch.matmul, [(600, 1, 1, 4000), (600, 4000, 1)]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_memory_on_the_way_to_a_small_result_is_counted(run, shapes):
+    with fm.Worker("alice") as alice:
+        given = [alice.send(torch.zeros(shape, dtype=torch.float64)) for shape in shapes]
+        with pytest.raises(fm.remote.Refused, match="would not fit"):
+            run(*given).sum().item()
+
+
+def test_an_answer_names_each_object_once(by_hand):
+    answer = by_hand.run(SEND, want=["get", [{"p": 1}] * 3], arrays={"0": torch.ones(2, 3)})
+
+    assert "names an object twice" in answer["text"]
+
+
+def test_tensors_of_other_dtypes_do_not_come_in(by_hand):
+    for dtype in (torch.complex64, torch.float8_e4m3fn, torch.uint16):
+        answer = by_hand.run(SEND, arrays={"0": torch.ones(2).to(dtype)})
+
+        assert "none that a worker computes with" in answer["text"]
+
+
 def test_memory_that_a_graph_keeps_is_counted():
     with fm.Worker("alice", policy=Policy(max_bytes=100_000)) as alice:
         x = alice.send(torch.zeros(1000, requires_grad=True))
