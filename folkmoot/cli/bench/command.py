@@ -62,6 +62,12 @@ def bench(
             "--fleet", help="Measure two virtual weeks of many devices; speed only with --only."
         ),
     ] = False,
+    remote: Annotated[
+        bool,
+        typer.Option(
+            "--remote", help="Measure training at remote workers; speed only with --only."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -73,7 +79,8 @@ def bench(
     """
     with reported(debug):
         times = 1 if quick else runs
-        parts = memory or newcomer or algorithms or private or secagg or codecs or fleet
+        parts = memory or newcomer or algorithms or private or secagg
+        parts = parts or codecs or fleet or remote
         found = _speed(only, times) if only or not parts else {}
         if memory:
             from folkmoot.cli.bench.memory import memory as probes
@@ -106,6 +113,10 @@ def bench(
             from folkmoot.cli.bench.fleet import fleet as two_weeks
 
             found["fleet"] = two_weeks(quick, tell=_tell)
+        if remote:
+            from folkmoot.cli.bench.remote import measured as at_workers
+
+            found["remote"] = at_workers(quick, tell=_tell)
         from folkmoot.cli.bench.machine import machine
 
         found["machine"] = machine()

@@ -42,6 +42,9 @@ def show(found: dict[str, Any]) -> None:
     if "fleet" in found:
         console.print(_fleet(found["fleet"]))
         _warn(console, found["fleet"])
+    if "remote" in found:
+        console.print(_facts("remote workers, beside the same loop without them", found["remote"]))
+        _warn(console, {"remote": found["remote"]})
     about = found["machine"]
     threads = {figures["plain_threads"] for figures in speed.values()}
     plain = f", plain loop with {threads.pop()} threads" if threads else ""
