@@ -111,6 +111,9 @@ OPERATORS = {
 }
 """Name -> operator, for the worker."""
 
+OVERWRITING = frozenset({"copy_", "fill_", "zero_"})
+"""Operators that leave nothing of the numbers that were there."""
+
 RANDOM = frozenset({"dropout"})
 """Operators that draw."""
 

@@ -20,7 +20,7 @@ from folkmoot.remote.judgement import FAILS, judged, words_of
 from folkmoot.remote.labels import Kind, Label, joined, summed
 from folkmoot.remote.messages import read
 from folkmoot.remote.objects import Held, Objects, memory_of
-from folkmoot.remote.operators import KEYWORDS, OPERATORS, RANDOM, WORDS, Operator
+from folkmoot.remote.operators import KEYWORDS, OPERATORS, OVERWRITING, RANDOM, WORDS, Operator
 from folkmoot.remote.policy import Policy
 
 Tables = Mapping[str, Mapping[str, Tensor]]
@@ -134,6 +134,8 @@ class Session:
             raise RemoteError(f"it does not give {len(outs)} results.")
         self.objects.refuse_more(outcome.num_bytes + outcome.on_the_way, len(outs))
         stays = label if inside else _of_batch(label, args[0])
+        # Where it has a history, its gradients are of that still, and be they 0 times a number.
+        keeps = operator.name in OVERWRITING and args[0].tensor.grad_fn is not None
         done = False
         try:
             found = self._run(operator, args, kwargs, held)
@@ -151,7 +153,7 @@ class Session:
         finally:
             for one in written:
                 # What fails midway may have written before.
-                whole = inside and done
+                whole = inside and done and not keeps
                 self.objects.written(one, stays if whole else joined((one.label, stays)), held)
 
     def _run(

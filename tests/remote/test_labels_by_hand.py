@@ -40,6 +40,19 @@ def sum_backward(leaf, out):
     return [["sum", [out], [{"p": leaf}]], ["backward", [], [{"p": out}, None, False]]]
 
 
+# torch leaves the sign of what a gradient of 0 is multiplied with, and all of it without history.
+OVERWRITTEN = {
+    "by zeros": [["zero_", [], [{"p": 2}]]],
+    "by a number": [["fill_", [], [{"p": 2}, 1.0]]],
+    "by a copy": [["copy_", [], [{"p": 2}, {"p": 3}]]],
+    "without history": [["zero_", [], [{"p": 2}], {}, False]],
+    "in parts": [
+        *(["getitem", [part + 4], [{"p": 2}, part]] for part in range(2)),
+        *(["zero_", [], [{"p": part + 4}], {}, False] for part in range(2)),
+        ["zero_", [], [{"p": 2}]],
+    ],
+}
+
 ATTEMPTS = {
     "statistics beside a number that is taken": [
         *(*ROW, *TWICE, send(1, 0), send(2, 1)),
@@ -73,6 +86,21 @@ ATTEMPTS = {
         ["copy_", [], [{"p": 4}, {"p": 92}]],
         ["grad", [10], [[{"p": 1}]]],
     ],
+    "a gradient of what a part was written into": [
+        *(*ROW, send(1, 0, True), ["mul", [2], [{"p": 1}, {"p": 92}]], send(3, 1)),
+        ["getitem", [4], [{"p": 3}, {"s": [0, 12, None]}]],
+        ["copy_", [], [{"p": 4}, {"p": 2}]],
+        ["zero_", [], [{"p": 3}]],
+        *(*sum_backward(3, 9), ["grad", [10], [[{"p": 1}]]]),
+    ],
+    **{
+        f"a gradient of what was overwritten, {how}": [
+            *(*ROW, send(1, 0, True), ["mul", [2], [{"p": 1}, {"p": 92}]], send(3, 1)),
+            *write,
+            *(*sum_backward(2, 9), ["grad", [10], [[{"p": 1}]]]),
+        ]
+        for how, write in OVERWRITTEN.items()
+    },
 }
 """Each would leave row 7 in object 10, or else in object 1."""
 
