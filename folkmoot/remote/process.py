@@ -34,19 +34,20 @@ class Forked:
                 "A worker in a process of its own is forked, which this system cannot do. Leave "
                 "process=True out."
             )
-        self.name, self.pid = name, 0
+        self.name, self.pid, self._parent = name, 0, os.getpid()
         self.users, user_end = Pipe()
         self.owners, owner_end = Pipe()
+        self._owed: set[Connection] = set()
+        """Where an answer is to come that nobody waits for any more."""
         warm()
         sys.stdout.flush()
         sys.stderr.flush()
-        parent = os.getpid()
         with warnings.catch_warnings():
             # Python warns where other threads run; none of ours hold a lock that a site takes.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
-            _serve(parent, build, user_end, owner_end, (self.users, self.owners))
+            _serve(self._parent, build, user_end, owner_end, (self.users, self.owners))
         self.pid = pid
         user_end.close()
         owner_end.close()
@@ -60,31 +61,55 @@ class Forked:
             raise SettingsError(f"Worker {name!r} could not begin: {begun['text']}")
 
     def ask(self, connection: Connection, message: bytes) -> bytes:
-        """Send a message by one of the pipes and wait for its answer."""
+        """Send a message by one of the pipes and wait for its answer.
+
+        An interrupt (Ctrl-C) while the site computes leaves it computing: the answer is passed over
+        when the next is asked for. One in the midst of a message ends the process.
+        """
         if not self.pid:
             raise InfrastructureError(
                 f"Worker {self.name!r} was closed, and all its objects with it. Make a new Worker."
             )
-        # What has died takes nothing, and says why where an answer is waited for.
-        with contextlib.suppress(OSError):
-            connection.send_bytes(message)
+        if connection in self._owed:
+            self._received(connection)
+        try:
+            # What has died takes nothing, and says why where an answer is waited for.
+            with contextlib.suppress(OSError):
+                connection.send_bytes(message)
+        except BaseException:
+            self.close()
+            raise
+        self._owed.add(connection)
         return self._received(connection)
 
     def close(self) -> None:
-        """Kill the process and wait for it."""
-        if self.pid:
+        """Kill the process and wait for it; a fork of the program that made it has no say."""
+        if self.pid and os.getpid() == self._parent:
             os.kill(self.pid, signal.SIGKILL)
             self._ended()
 
     def _received(self, connection: Connection) -> bytes:
+        connection.poll(None)
         try:
-            return connection.recv_bytes()
+            return self._read(connection)
         except (EOFError, OSError) as error:
             pid, how = self.pid, self._ended()
             raise InfrastructureError(
                 f"The process of worker {self.name!r} ({pid}) {how}, and all its objects are lost. "
                 "Signal 9 mostly means that memory ran out. Make a new Worker and send again."
             ) from error
+
+    def _read(self, connection: Connection) -> bytes:
+        try:
+            answer = connection.recv_bytes()
+        except (EOFError, OSError):
+            raise
+        except BaseException:
+            # Half an answer: what follows could not be told from it.
+            self.close()
+            raise
+        self._owed.discard(connection)
+        return answer
 
     def _ended(self) -> str:
         _, status = os.waitpid(self.pid, 0)

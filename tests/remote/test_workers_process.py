@@ -75,3 +75,40 @@ def test_its_owner_has_a_pipe_of_her_own(digits):
         alice.owner.approve(1)
 
         assert torch.equal(request.get(), digits[0][7])
+
+
+def test_after_an_interrupt_answers_are_those_to_what_was_asked():
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    with fm.Worker("alice", process=True) as alice:
+        one, two = (alice.send(torch.tensor(value)) for value in (1.0, 2.0))
+        alice.flush()
+        before = signal.signal(signal.SIGALRM, interrupt)
+        # It computes for ever, as far as the user sees.
+        os.kill(alice._channel._forked.pid, signal.SIGSTOP)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                one.item()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            os.kill(alice._channel._forked.pid, signal.SIGCONT)
+
+        assert two.item() == 2.0
+        assert one.item() == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_of_the_program_ends_no_worker():
+    with fm.Worker("alice", process=True) as alice:
+        one = alice.send(torch.tensor(1.0))
+        child = os.fork()
+        if not child:
+            try:
+                alice.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+        assert one.item() == 1.0
