@@ -74,12 +74,12 @@ def _pad(x: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Ten
 _TORCH = """
     abs add addcdiv addcmul addmm all amax amin any argmax argmin argsort bitwise_and
     bitwise_not bitwise_or bitwise_xor bmm cat ceil clamp clone conv1d conv2d cos cosh
-    count_nonzero cumsum detach div dropout eq erf exp expm1 flatten floor
-    floor_divide gather ge group_norm gt index_select isfinite isinf isnan layer_norm le lerp log
+    count_nonzero cumsum detach div dropout eq erf exp expm1 flatten floor floor_divide
+    full_like gather ge group_norm gt index_select isfinite isinf isnan layer_norm le lerp log
     log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt
-    masked_fill matmul max max_pool1d max_pool2d maximum mean median min minimum mm mul mv ne neg
-    ones_like outer pow prod reciprocal relu remainder round rsqrt rsub sigmoid sign
-    sin sinh softmax sort sqrt square squeeze stack std sub sum t tan tanh topk transpose tril triu
+    masked_fill matmul max max_pool1d max_pool2d maximum mean median min minimum mm mul mv ne
+    neg ones_like outer pow prod reciprocal relu remainder round rsqrt rsub sigmoid sign sin
+    sinh softmax sort sqrt square squeeze stack std sub sum t tan tanh topk transpose tril triu
     trunc unsqueeze var where zeros_like adaptive_avg_pool1d
 """
 _METHODS = "contiguous expand flip permute repeat reshape view"

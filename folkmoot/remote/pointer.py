@@ -216,6 +216,8 @@ def _shown(value: Any) -> str:
 
 def recorded(name: str, args: Any, kwargs: dict[str, Any]) -> Any:
     """Write a call down for the worker, and return pointers to what it will give."""
+    if kwargs.get("out") is not None:
+        return kwargs["out"].copy_(recorded(name, args, {**kwargs, "out": None}))
     operator = OPERATORS[name]
     found: list[Any] = []
     # How memory is laid out is the worker's matter.
@@ -287,7 +289,7 @@ _ATTRIBUTES = """
 """
 _METHODS = """
     size dim numel nelement ndimension element_size is_floating_point is_complex stride
-    is_contiguous is_signed __len__ get_device
+    is_contiguous is_signed __len__ __dir__ get_device
 """
 _OUTWARD = {
     *(getattr(Tensor, name).__get__ for name in _ATTRIBUTES.split()),

@@ -251,11 +251,11 @@ def _loss(call: Call) -> Kind | None:
 
 _EACH_ENTRY = """
     abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clone
-    contiguous cos cosh detach div dropout elu eq erf exp expm1 floor floor_divide ge gelu gt
-    isfinite isinf isnan le leaky_relu lerp log log10 log1p log2 logical_and logical_not logical_or
-    logical_xor lt masked_fill maximum minimum mul ne neg ones_like pow reciprocal relu remainder
-    round rsqrt rsub sigmoid sign silu sin sinh softplus sqrt square sub tan tanh to trunc where
-    zeros_like
+    contiguous cos cosh detach div dropout elu eq erf exp expm1 floor floor_divide full_like ge
+    gelu gt isfinite isinf isnan le leaky_relu lerp log log10 log1p log2 logical_and logical_not
+    logical_or logical_xor lt masked_fill maximum minimum mul ne neg ones_like pow reciprocal
+    relu remainder round rsqrt rsub sigmoid sign silu sin sinh softplus sqrt square sub tan tanh
+    to trunc where zeros_like
 """
 _ALONG = """
     amax amin argmax argmin argsort cumsum flip log_softmax logsumexp max median min prod softmax

@@ -36,6 +36,7 @@ PROGRAMS = {
     "losses": lambda x: F.mse_loss(x, x * 2) + F.huber_loss(x, -x) + F.l1_loss(x, x + 1),
     "embeddings": lambda x: F.embedding(x[:, 0].long() % 3, x) @ F.one_hot(x.long(), 12)[0].float(),
     "padding": lambda x: F.pad(x, (1, 2), value=3.0).cumsum(1),
+    "results given": lambda x: torch.maximum(x, 5 - x, out=x.clone()) + torch.full_like(x, 2),
     "writing": lambda x: x.clone().add_(1).mul_(2).clamp_(max=9),
     "norms": lambda x: F.layer_norm(x, (4,)) + F.batch_norm(x, None, None, training=True),
 }  # fmt: skip
@@ -44,6 +45,10 @@ PROGRAMS = {
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_a_program_on_pointers_gives_what_it_gives_here(there, program):
     assert torch.equal(program(there).get(), program(HERE))
+
+
+def test_a_shell_can_complete_a_pointers_names(there):
+    assert {"backward", "shape", "get"} <= set(dir(there))
 
 
 def test_shape_and_dtype_need_no_message(alice, there, watched):
@@ -121,7 +126,7 @@ def test_a_session_of_the_same_worker_is_another_one(alice, there):
         (lambda x: x.register_hook(print), "register_hook is not on the list"),
         (lambda x: x.storage(), "storage is not on the list"),
         (lambda x: pickle.dumps(x), "get"),
-        (lambda x: torch.add(x, x, out=x), "takes no out="),
+        (lambda x: torch.ones_like(x, device="cpu"), "takes no device="),
         (lambda x: setattr(x, "data", x), "copy_"),
         (lambda x: list(x.repeat(2000, 1)), "loop over slices"),
         (lambda x: F.softmax(x), "dim="),

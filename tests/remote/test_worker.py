@@ -16,6 +16,9 @@ OPTIMIZERS = {
     ),
     "adam": lambda params: torch.optim.Adam(params, lr=0.01, weight_decay=0.01),
     "adamw": lambda params: torch.optim.AdamW(params, lr=0.01),
+    "amsgrad": lambda params: torch.optim.Adam(params, lr=0.01, amsgrad=True),
+    "adagrad": lambda params: torch.optim.Adagrad(params, lr=0.01),
+    "rmsprop": lambda params: torch.optim.RMSprop(params, lr=0.01, momentum=0.9),
 }
 
 
@@ -48,6 +51,38 @@ def test_training_gives_the_bits_of_the_same_program_here(digits, perceptron, op
 
     assert losses == trained(local, *digits, optimizer(local.parameters()))
     assert same(fetched, local)
+
+
+def test_clipping_schedules_and_validation_give_the_same_bits(alice, digits, perceptron):
+    def program(model, x, y, seed):
+        seed(5)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        found = []
+        for _ in range(2):
+            model.train()
+            for begin in range(0, 256, 64):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x[begin : begin + 64]), y[begin : begin + 64]).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                optimizer.step()
+            schedule.step()
+            model.eval()
+            with torch.no_grad():
+                outputs = model(x[:128])
+                loss = F.cross_entropy(outputs, y[:128])
+            plateau.step(loss)
+            found += [loss.item(), (outputs.argmax(1) == y[:128]).sum().item()]
+        return found
+
+    local = perceptron(nn.BatchNorm1d(8), nn.Dropout(0.25), nn.ReLU(inplace=True))
+    there = alice.send(local)
+
+    found = program(there, *alice.data["digits"], alice.manual_seed)
+
+    assert found == program(local, *digits, torch.manual_seed)
+    assert same(there.get(), local)
 
 
 class Picture(nn.Module):
