@@ -4,26 +4,22 @@ An example's docstring ends with the line that it prints last; numbers may diffe
 is cut short. As they stand they run by night, and then the numbers must be those promised, too.
 """
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from promises import ARTICLE, EXAMPLES, NUMBER, PROGRAMS, form, promised, text_of, tidy, told
-
-
-def run(program, folder, **environment):
-    """Run a program as a user does; returns (exit code, lines of stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, program],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return done.returncode, tidy(done.stdout), done.stderr
+from promises import (
+    APPLICATIONS,
+    ARTICLE,
+    EXAMPLES,
+    NUMBER,
+    PROGRAMS,
+    form,
+    name_of,
+    promised,
+    run,
+    text_of,
+    told,
+)
 
 
 def quick(path, folder):
@@ -44,7 +40,8 @@ def test_an_example_ends_as_it_promises(path, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("path", [*PROGRAMS, *ARTICLE], ids=lambda path: path.stem)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", [*PROGRAMS, *ARTICLE, *APPLICATIONS], ids=name_of)
 def test_an_example_prints_the_numbers_that_it_promises(path, tmp_path):
     code, lines, errors = run(path, tmp_path)
 
@@ -61,6 +58,14 @@ def test_an_example_is_short_and_says_how_to_run_it(path):
 
     assert len(lines) <= 60
     assert f"    python examples/{path.relative_to(EXAMPLES).as_posix()}" in lines
+
+
+@pytest.mark.parametrize("path", APPLICATIONS, ids=name_of)
+def test_an_application_is_told_briefly_in_files_of_one_topic(path):
+    lengths = {one.name: len(text_of(one).splitlines()) for one in path.parent.glob("*.*")}
+
+    assert lengths.pop("README.md") <= 50
+    assert max(lengths.values()) <= 160
 
 
 def test_digits_with_a_module_of_ones_own_take_fifteen_lines():
