@@ -81,7 +81,7 @@ def alone(seed):
     return judged({name: cox(clients.subset([name]), seed).model for name in clients})
 
 
-TOLD = ("Cox, federated", "hazard, hidden and secure", "Cox, pooled")
+TOLD = ("Cox, federated", "Cox, local only", "Cox, pooled")
 
 
 def table(seeds):
