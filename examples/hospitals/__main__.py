@@ -6,7 +6,7 @@ What all patients at one place would teach, what each hospital has alone, and wh
 together by federated rounds: plain, in secure sums, with patients hidden, or both. Draws
 hospitals.png and hospitals-survival.png; with --docs into docs/pictures, and prints Markdown. Ends:
 
-    accuracy: federated 0.81, hidden and secure 0.78, pooled 0.82; c-index: federated 0.85, alone 0.71, pooled 0.85
+    heart: together 0.81, hidden 0.78, pooled 0.82; lives: together 0.85, alone 0.71, pooled 0.85
 """
 
 import sys
@@ -39,5 +39,5 @@ def means(table, name, ways):
 
 
 told = means(ill, "accuracy", ("federated", "hidden and secure", "pooled"))
-print("accuracy: federated {}, hidden and secure {}, pooled {}; ".format(*told), end="")
-print("c-index: federated {}, alone {}, pooled {}".format(*means(lives, "c-index", survival.TOLD)))
+print("heart: together {}, hidden {}, pooled {}; ".format(*told), end="")
+print("lives: together {}, alone {}, pooled {}".format(*means(lives, "c-index", survival.TOLD)))
