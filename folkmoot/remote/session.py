@@ -133,7 +133,7 @@ class Session:
         if len(outs) != (0 if inside else len(outcome.outlines)):
             raise RemoteError(f"it does not give {len(outs)} results.")
         self.objects.refuse_more(outcome.num_bytes + outcome.on_the_way, len(outs))
-        stays = label if inside else _of_batch(label, args[0])
+        stays = label if inside or not written else _of_batch(label, args[0])
         # Where it has a history, its gradients are of that still, and be they 0 times a number.
         keeps = operator.name in OVERWRITING and args[0].tensor.grad_fn is not None
         done = False

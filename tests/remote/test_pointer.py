@@ -47,6 +47,12 @@ def test_a_program_on_pointers_gives_what_it_gives_here(there, program):
     assert torch.equal(program(there).get(), program(HERE))
 
 
+def test_a_single_number_meets_rows_from_the_left(alice, digits):
+    two = alice.send(torch.tensor(2.0))
+
+    assert torch.equal((two * alice.data["digits"].x).sum(0).get(), (2 * digits[0]).sum(0))
+
+
 def test_a_shell_can_complete_a_pointers_names(there):
     assert {"backward", "shape", "get"} <= set(dir(there))
 
