@@ -94,7 +94,7 @@ class Requests:
         found = self._of(number)
         found.state, found.reason = ("approved" if approved else "denied"), reason
         if not approved:
-            found.value = found.value[:0] if found.value.dim() else found.value * 0
+            found.value = found.value.new_empty(0)
 
     def _of(self, number: Any) -> Request:
         if number not in self._all:
