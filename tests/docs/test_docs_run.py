@@ -35,6 +35,8 @@ def blocks(page):
             yield text.count("\n", 0, found.start(2)), found[2]
 
 
+# PEFT still calls what transformers has deprecated.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=name_of)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(page, monkeypatch, tmp_path, capsys):
     run = fm.run
