@@ -184,7 +184,9 @@ class Objects:
         if held.memory:
             sharing = self._sharing[held.memory]
             sharing.remove(held)
-            if not sharing:
+            if sharing:
+                self._inherit(sharing[0], held)
+            else:
                 del self._sharing[held.memory]
         graph = _root(held.graph)
         if graph is None:
@@ -193,6 +195,15 @@ class Objects:
         graph.members -= 1
         if not graph.members:
             self.num_bytes -= graph.num_bytes
+
+    def _inherit(self, heir: Held, held: Held) -> None:
+        """Count for a part what it keeps alive of the whole that is let go."""
+        whole = min(held.num_bytes, held.tensor.untyped_storage().nbytes())
+        more = max(0, whole - heir.num_bytes)
+        heir.num_bytes += more
+        self.num_bytes += more
+        if graph := _root(heir.graph):
+            graph.num_bytes += more
 
     def written(self, held: Held, label: Label, args: Iterable[Held]) -> None:
         """Note that an object was written: its label, and those of all that share its memory."""
@@ -233,17 +244,17 @@ class Objects:
 
     def flowed(self, label: Label) -> None:
         """Note that gradients of an object with that label have come to the leaves."""
-        came = [leaf for leaf in self._leaves.values() if leaf.tensor.grad is not None]
-        for leaf in came:
-            leaf.grad_label = joined((leaf.grad_label, label, leaf.label))
-            self._graded[id(leaf)] = leaf
+        for leaf in self._leaves.values():
+            if leaf.tensor.grad is not None:
+                leaf.grad_label = joined((leaf.grad_label, label, leaf.label))
+                self._graded[id(leaf)] = leaf
         # torch may have put other memory there. What no gradient came to keeps its own.
         self._grads = {}
         for leaf in self._graded.values():
-            self._grads.setdefault(memory_of(leaf.tensor.grad), []).append(leaf)
-        for leaf in came:
-            for other in self._sharing.get(memory_of(leaf.tensor.grad), ()):
-                other.relabel(joined((other.label, label, leaf.label)))
+            memory = memory_of(leaf.tensor.grad)
+            self._grads.setdefault(memory, []).append(leaf)
+            for other in self._sharing.get(memory, ()):
+                other.relabel(joined((other.label, leaf.grad_label)))
 
     def put_grad(self, number: int, leaf: Held) -> None:
         """Keep what stands in an object's `.grad` under a number.
@@ -275,8 +286,7 @@ class Objects:
         self._grads.setdefault(memory_of(grad), []).append(leaf)
 
     def _forget_grad(self, held: Held) -> None:
-        """Note that nobody can ask for what stands in an object's `.grad` any more."""
-        # Its memory may soon be another's, and what is written there is no matter of this one.
+        """Note that nobody can ask for its gradient, whose memory may soon be another's."""
         if self._graded.pop(id(held), None) is not None:
             memory = memory_of(held.tensor.grad)
             self._grads[memory].remove(held)

@@ -244,3 +244,18 @@ def test_a_session_draws_from_a_generator_of_its_own(digits):
     session.run(program, [], {"0": torch.ones(50)})
 
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_memory_that_a_small_part_keeps_is_counted():
+    with fm.Worker("alice", policy=Policy(max_bytes=1_000_000)) as alice:
+        parts = []
+
+        with pytest.raises(fm.remote.Refused, match="would not fit"):
+            for _ in range(4):
+                # One number of 400,000 bytes, of which nobody holds the rest.
+                parts.append(alice.send(torch.zeros(100_000))[:1])
+                alice.flush()
+
+        parts.clear()
+        alice.flush()
+        assert alice.send(torch.zeros(200_000)).sum().item() == 0
