@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
+from time import perf_counter
 from typing import NoReturn
 
 import torch
@@ -23,6 +24,8 @@ from folkmoot.engines.worker import end_with, keep_freed_memory
 from folkmoot.remote.messages import from_bytes, to_bytes
 from folkmoot.remote.outlines import warm
 from folkmoot.remote.site import Site
+
+_AWAKE_S = 0.001
 
 
 class Forked:
@@ -89,7 +92,7 @@ class Forked:
             self._ended()
 
     def _received(self, connection: Connection) -> bytes:
-        connection.poll(None)
+        _await(connection)
         try:
             return self._read(connection)
         except (EOFError, OSError) as error:
@@ -161,6 +164,17 @@ def _serve(
         os._exit(status)
 
 
+def _await(connection: Connection) -> None:
+    """Wait for a message: awake at first, since to fall asleep and wake up takes half a step."""
+    until = perf_counter() + _AWAKE_S
+    while not connection.poll(0):
+        if perf_counter() > until:
+            connection.poll(None)
+            return
+        # Where both share a core, the other one is to have it.
+        os.sched_yield()
+
+
 def _answer_all(build: Callable[[], Site], users: Connection, owners: Connection) -> None:
     try:
         site = build()
@@ -172,6 +186,7 @@ def _answer_all(build: Callable[[], Site], users: Connection, owners: Connection
     def loop(connection: Connection, answer: Callable[[bytes], bytes]) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
+                _await(connection)
                 connection.send_bytes(answer(connection.recv_bytes()))
 
     threading.Thread(target=loop, args=(owners, site.answer_owner), daemon=True).start()
