@@ -6,7 +6,7 @@ Each of 50 writers trains on one digit. The first layer of an update shows it, a
 for what has such a gradient. A mean of 50, as a secure sum shows it, still gives away some. Behind
 clip and noise the best of 128 guesses is chance. Writes inversion.png; ends with correlations:
 
-    likeness: first layer 1.00, search 1.00, mean of 50 0.71, with noise 0.11
+    likeness: first layer 1.0, search 1.0, mean of 50 0.7, with noise 0.1
 """
 
 import os
@@ -57,4 +57,4 @@ rows = {
 }
 fm.audit.draw(rows).savefig(*sys.argv[1:] or ["inversion.png"])
 likeness = {title: fm.audit.similarity(row, digits).mean() for title, row in rows.items()}
-print("likeness:", ", ".join(f"{title} {likeness[title]:.2f}" for title in list(rows)[1:]))
+print("likeness:", ", ".join(f"{title} {likeness[title]:.1f}" for title in list(rows)[1:]))

@@ -49,7 +49,7 @@ def test_an_example_prints_the_numbers_that_it_promises(path, tmp_path):
     line = told(path, lines)
     assert form(line) == form(promised(path))
     found, numbers = (list(map(float, NUMBER.findall(text))) for text in (line, promised(path)))
-    assert found == pytest.approx(numbers, rel=0.05, abs=0.03)
+    assert found == pytest.approx(numbers, rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize("path", [*PROGRAMS, *ARTICLE], ids=lambda path: path.stem)
