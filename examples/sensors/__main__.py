@@ -15,7 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from models import FIELDS
+from fields import FIELDS
 from training import QUICK, ways
 
 import folkmoot as fm

@@ -1,33 +1,11 @@
-"""A network for each set of sensors, its loss by row, and how its answers are judged."""
+"""Networks for sensors, losses by row, and how answers are judged."""
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 import data
-import folkmoot as fm
-
-
-class Field(NamedTuple):
-    """One set of sensors, and how it is learnt."""
-
-    load: Callable
-    model: Callable
-    loss: Callable
-    judge: Callable
-    """From outputs and y to numbers by name."""
-    rounds: int
-    cohort: int
-    steps: int
-    batch_size: int
-    lr: float
-    buffer: int
-    privacy: fm.DP
-    own_tests: bool = False
-    """Whether a device's own model is judged where the device is, and not by unseen others."""
 
 
 class Forecast(nn.Module):
@@ -86,47 +64,3 @@ def judged(field, models, tests):
     with torch.no_grad():
         answers = [model(test["x"]) for model, test in zip(models, tests, strict=True)]
     return field.judge(torch.cat(answers), torch.cat([test["y"] for test in tests]))
-
-
-FIELDS = {
-    "air": Field(
-        load=data.air,
-        model=Forecast,
-        loss=masked,
-        judge=hours_off,
-        rounds=10,
-        cohort=6,
-        steps=40,
-        batch_size=256,
-        lr=0.003,
-        buffer=3,
-        privacy=fm.DP(epsilon=2, delta=1e-5, unit="example"),
-        own_tests=True,
-    ),
-    "engines": Field(
-        load=data.engines,
-        model=lambda: network(42, 64, 32, 1),
-        loss=squared,
-        judge=cycles_off,
-        rounds=60,
-        cohort=20,
-        steps=6,
-        batch_size=32,
-        lr=0.006,
-        buffer=5,
-        privacy=fm.DP(epsilon=8, delta=1e-3, clip=0.5),
-    ),
-    "people": Field(
-        load=data.people,
-        model=lambda: network(210, 64, 6),
-        loss=surprise,
-        judge=right,
-        rounds=60,
-        cohort=6,
-        steps=10,
-        batch_size=32,
-        lr=0.006,
-        buffer=2,
-        privacy=fm.DP(epsilon=8, delta=1e-2, clip=0.5),
-    ),
-}

@@ -85,10 +85,10 @@ def test_air_errors_count_only_what_was_measured(inside):
 
 
 def test_unseen_people_are_none_of_those_who_train(inside):
-    data = __import__("data")
+    people = __import__("people").people
     everyone, _ = fm.data.load("hapt")
 
-    clients, tests = data.people()
+    clients, tests = people()
 
     assert len(clients) == 21
     rows = sum(len(client.train["y"]) + len(client.test["y"]) for client in clients.values())

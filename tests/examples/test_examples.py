@@ -65,7 +65,7 @@ def test_an_application_is_told_briefly_in_files_of_one_topic(path):
     lengths = {one.name: len(text_of(one).splitlines()) for one in path.parent.glob("*.*")}
 
     assert lengths.pop("README.md") <= 50
-    assert max(lengths.values()) <= 160
+    assert max(lengths.values()) <= 110
 
 
 def test_digits_with_a_module_of_ones_own_take_fifteen_lines():
